@@ -1,5 +1,7 @@
+import base64
 import io
 import itertools
+import re
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -203,3 +205,37 @@ def test_images_share_one_scale_of_grey_and_may_have_titles():
 def test_bad_input_of_the_image_grid_is_refused(arguments, message):
     with refuses(ValueError, message):
         plotting.image_grid(**arguments)
+
+
+def frames(count):
+    figures = []
+    for place in range(count):
+        figure, ax = plt.subplots(figsize=(2, 1))
+        ax.plot([0, place + 1])
+        figures.append(figure)
+    return figures
+
+
+def test_a_slider_shows_its_first_figure_and_holds_all_of_them():
+    shown = plotting.slider(frames(3), [1, 10, "<b>"], "step", 'A line that "rises".').data
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', shown)
+    assert len(set(pictures)) == 3
+    assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
+    assert re.findall(r'data-frame="(\d)"( hidden)?', shown) == [("0", ""), ("1", " hidden"), ("2", " hidden")]
+    assert "step 10" in shown
+    assert "<b>" not in shown
+    assert 'alt="A line that &quot;rises&quot;. Here: step 1."' in shown
+    assert not plt.get_fignums()
+
+
+def test_a_slider_is_the_same_bytes_every_time():
+    first, second = (plotting.slider(frames(2), [0, 1], "step", "A line.").data for _ in range(2))
+    assert first == second
+
+
+def test_a_slider_refuses_a_single_figure_and_missing_values():
+    with refuses(ValueError, "at least two"):
+        plotting.slider(frames(1), [0], "step", "")
+    with refuses(ValueError, "one for each of the 2 figures"):
+        plotting.slider(frames(2), [0], "step", "")
+    plt.close("all")

@@ -3,6 +3,9 @@
 Chapter: reading_this_book.
 """
 
+import base64
+import html
+import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,9 +13,11 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import HTML
 from jaxtyping import Float, Integer, Shaped
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -211,3 +216,44 @@ def _predict(model: Callable[[Tensor], Tensor], points: Tensor) -> np.ndarray:
             f"got {tuple(score.shape)} from {tuple(points.shape)}"
         )
     return score.argmax(1).cpu().numpy()
+
+
+def slider(figures: Sequence[Figure], values: Sequence[object], name: str, alt: str) -> HTML:
+    """Figures of which a slider shows one at a time, in a page and in a notebook, without a running kernel.
+
+    Args:
+        figures: at least two figures of one size, in the slider's order. They are closed.
+        values: what the slider says at each figure, as many as there are figures.
+        name: what the slider moves, such as ``"step"``.
+        alt: what is seen, for readers who do not see it.
+
+    Returns:
+        An object that a notebook cell shows as its result.
+
+    Raises:
+        ValueError: if there are fewer than two figures or not as many values.
+    """
+    if len(figures) < 2:
+        raise ValueError(f"figures must be at least two, got {len(figures)}")
+    if len(values) != len(figures):
+        raise ValueError(f"values must be one for each of the {len(figures)} figures, got {len(values)}")
+    frames = []
+    for place, (figure, value) in enumerate(zip(figures, values, strict=True)):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        plt.close(figure)
+        picture = base64.b64encode(buffer.getvalue()).decode()
+        words = html.escape(f"{name} {value}", quote=True)
+        frames.append(
+            f'<div data-frame="{place}"{" hidden" if place else ""}>'
+            f'<img style="width:100%" alt="{html.escape(alt, quote=True)} Here: {words}." '
+            f'src="data:image/png;base64,{picture}"><p style="text-align:center;margin:0">{words}</p></div>'
+        )
+    return HTML(
+        '<figure style="background:white;color:black;max-width:42rem;margin:0">'
+        + "".join(frames)
+        + f'<input type="range" min="0" max="{len(frames) - 1}" value="0" style="width:100%" '
+        f'aria-label="{html.escape(name, quote=True)}" oninput="'
+        "for (const f of this.closest('figure').querySelectorAll('[data-frame]')) "
+        'f.hidden = f.dataset.frame !== this.value"></figure>'
+    )

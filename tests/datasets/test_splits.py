@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -88,3 +89,43 @@ def test_more_repeats_leave_the_first_ones_as_they_were(labels):
 def test_bad_input_is_refused(changes, exception, message):
     with refuses(exception, message):
         splits.repeated_splits(**({"n": 4, "test_fraction": 0.5, "repeats": 1, "seed": 0} | changes))
+
+
+def test_the_paired_interval_is_the_corrected_t_interval():
+    difference = np.array([0.1, 0.3, -0.2, 0.4])
+    low, high = splits.paired_interval(difference, 0.2)
+    mean, s2 = 0.15, 0.07  # by hand: squares .0025, .0225, .1225, .0625 sum to .21; / 3
+    half = 3.182446 * (s2 * (1 / 4 + 0.2 / 0.8)) ** 0.5  # t table, 3 degrees of freedom
+    assert (low + high) / 2 == pytest.approx(mean)
+    assert (high - low) / 2 == pytest.approx(half, rel=1e-6)
+    assert splits.paired_interval(torch.tensor(difference), 0.2) == pytest.approx((low, high))
+    narrow = splits.paired_interval(difference, 0.2, level=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_the_paired_interval_covers_where_the_usual_one_does_not():
+    """Means of overlapping halves of one sample: the usual interval is far too short."""
+    rng = np.random.default_rng(0)
+    cover, usual = 0, 0
+    for trial in range(300):
+        sample = rng.normal(size=60)
+        means = np.array([sample[test].mean() for _, test in splits.repeated_splits(60, 0.5, 10, trial)])
+        low, high = splits.paired_interval(means, 0.5)
+        cover += low < 0 < high
+        low, high = splits.paired_interval(means, 1e-9)
+        usual += low < 0 < high
+    assert cover >= 0.9 * 300
+    assert usual < 0.8 * 300
+
+
+def test_the_paired_interval_refuses_what_it_cannot_use():
+    with refuses(ValueError, "at least two"):
+        splits.paired_interval([1.0], 0.3)
+    with refuses(ValueError, "one number a split"):
+        splits.paired_interval(np.ones((2, 2)), 0.3)
+    with refuses(ValueError, "finite"):
+        splits.paired_interval([1.0, float("nan")], 0.3)
+    with refuses(ValueError, "test_share"):
+        splits.paired_interval([1.0, 2.0], 30)
+    with refuses(ValueError, "level"):
+        splits.paired_interval([1.0, 2.0], 0.3, level=95)
