@@ -72,6 +72,18 @@ def executed(page: Page):
     return notebook if notebook.metadata.get("fingerprint") == fingerprint(page) else None
 
 
+def kernel_environment(*paths: Path) -> dict[str, str]:
+    """The environment of every run of a page or of its notebook; ``paths`` come first where Python looks for modules."""
+    found = os.pathsep.join([*map(str, paths), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | ONE_THREAD | {"PYTHONHASHSEED": "0", "TQDM_DISABLE": "1", "PYTHONPATH": found}
+
+
+def copy_outputs(ran: list, cells: list) -> None:
+    """Put the outputs of the code cells ``ran`` on as many ``cells``."""
+    for cell, done in zip(cells, ran, strict=True):
+        cell.outputs, cell.execution_count = done.outputs, done.execution_count
+
+
 def execute(page: Page) -> float:
     """Run the page's cells in a fresh kernel and an empty folder; keep the outputs. Returns seconds.
 
@@ -79,8 +91,6 @@ def execute(page: Page) -> float:
         BuildError: if a cell raises, hangs, or writes to stderr (warnings are errors); it names file, line and cell.
     """
     notebook = page.notebook
-    environment = os.environ | ONE_THREAD | {"PYTHONHASHSEED": "0", "TQDM_DISABLE": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(page.root / "code"), os.environ.get("PYTHONPATH")]))
 
     def where(index: int) -> str:
         number = sum(cell.cell_type == "code" for cell in notebook.cells[: index + 1])
@@ -104,7 +114,7 @@ def execute(page: Page) -> float:
             resources={"metadata": {"path": folder}},
         )
         try:
-            client.execute(env=environment)
+            client.execute(env=kernel_environment(page.root / "code"))
         except CellExecutionError as error:
             raise BuildError(f"{where(current)} raised\n{plain(error.traceback)}") from error
         except CellTimeoutError as error:
@@ -152,9 +162,7 @@ def fill_cache(folder: Path, runs: dict) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     cache = get_cache(str(folder))
     for page, run in runs.items():
-        ran = [cell for cell in run.cells if cell.cell_type == "code"]
-        for cell, executed_cell in zip(page.code_cells, ran, strict=True):
-            cell.outputs, cell.execution_count = executed_cell.outputs, executed_cell.execution_count
+        copy_outputs([cell for cell in run.cells if cell.cell_type == "code"], page.code_cells)
         bundle = CacheBundleIn(page.notebook, str(page.path), data={"execution_seconds": run.metadata["seconds"]})
         cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 
 from book import Page, pages
-from build import ONE_THREAD, BuildError, cores, executed_path, write_whole
+from build import BuildError, copy_outputs, cores, executed_path, kernel_environment, write_whole
 from repository import NOTEBOOKS
 
 
@@ -34,8 +34,7 @@ def with_outputs(page: Page):
     published = [c for c in notebook.cells if c.cell_type == "code"][1:]  # the first is the set-up cell
     if [c.source for c in shown] != [c.source for c in published]:
         raise BuildError(f"{page.name}: the notebook's code cells are not the page's")
-    for cell, executed in zip(published, shown, strict=True):
-        cell.outputs, cell.execution_count = executed.outputs, executed.execution_count
+    copy_outputs(shown, published)
     return notebook
 
 
@@ -79,12 +78,7 @@ def run(root: Path, python: str = sys.executable, lax: bool = False) -> int:
         "junit_family=xunit1",
         str(folder),
     ]
-    paths = [str(root / "code"), str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
-    environment = (
-        os.environ
-        | ONE_THREAD
-        | {"PYTHONHASHSEED": "0", "TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    )
+    environment = kernel_environment(root / "code", Path(__file__).parent)
     status = subprocess.run(command, env=environment, cwd=folder).returncode
 
     ran = Counter(case.get("file").removesuffix(".ipynb") for case in ElementTree.parse(report).iter("testcase"))
