@@ -54,6 +54,17 @@ def test_an_isolated_block_leaves_the_global_states_alone(device, fail):
     assert draws(device) == expected
 
 
+def test_the_states_of_several_gpus_are_kept_without_a_warning(monkeypatch):
+    states = {0: "first", 1: "second"}  # of two GPUs that are not there
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device: state}))
+    monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
+    with seeding.isolated():
+        states.update({0: "other", 1: "another"})
+    assert states == {0: "first", 1: "second"}
+
+
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_out_of_range_is_refused(seed):
     with refuses(ValueError, rf"seed must be from 0 to 2\*\*32 - 1, got {seed}"):

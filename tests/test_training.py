@@ -1,8 +1,5 @@
 import itertools
 import math
-import os
-import pickle
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,83 +15,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from deepstat import seeding, source
 from deepstat.training import fit
 from helpers import refuses
-
-# Read by the tests here and by the processes that they start, so that all of them train the same thing.
-PROGRAM = """
-import math, os, sys
-import torch
-from torch import nn
-from deepstat import seeding
-from deepstat.training import fit
-
-torch.set_num_threads(1)
-
-def regression(rows, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(rows, 4, generator=generator, dtype=torch.float64)
-    return x, (x[:, :1] * x[:, 1:2]).tanh() + 0.1 * torch.randn(rows, 1, generator=generator, dtype=torch.float64)
-
-def network(random=False):
-    seeding.seed_everything(1)
-    extra = [nn.BatchNorm1d(8), nn.Dropout(0.3)] if random else []
-    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), *extra, nn.Linear(8, 1)).double()
-
-def train_until(epochs, path, loss=nn.functional.mse_loss):
-    '''Everything that has a state: dropout, running means, Adam's moments, a schedule, early stopping, shuffling.'''
-    model = network(random=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps=64)
-    history = fit(model, loss, regression(90), epochs=epochs, optimizer=optimizer, scheduler=scheduler,
-                  validation=regression(37, 1), patience=9, clip_norm=1.0, checkpoint=path)
-    return model, history
-
-def scenarios(folder):
-    '''What several processes must do as one does: ragged batches, empty shares, all that looks at the whole.'''
-    for name, rows, batch_size, options in [
-        ("ragged", 90, 32, {}),
-        ("one row left", 33, 32, {}),
-        ("clipped", 90, 32, {"clip_norm": 0.05}),
-        ("smaller than a process", 3, 1, {}),
-        ("stopped early", 45, 8, {"validation": regression(7, 1), "patience": 2, "learning_rate": 0.1, "epochs": 30}),
-        ("in two parts", 90, 32, {"checkpoint": os.path.join(folder, "run.pt")}),
-    ]:
-        for epochs in ([2, 4] if name == "in two parts" else [4]):
-            model = network()
-            settings = {"epochs": epochs, "batch_size": batch_size} | options
-            history = fit(model, nn.functional.mse_loss, regression(rows), **settings)
-        yield name, model.state_dict(), history.table.to_dict("list"), history.best_epoch
-"""
-exec(PROGRAM, shared := {})
-regression, network, train_until = (shared[name] for name in ("regression", "network", "train_until"))
-mse = nn.functional.mse_loss
-
-
-def start(program, *arguments, launcher=()):
-    """Run a program in a new interpreter, after PROGRAM."""
-    file = Path(arguments[0]) / "program.py"
-    file.write_text(PROGRAM + program)
-    return subprocess.run(
-        [sys.executable, *launcher, str(file), *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-
-
-def assert_same(ours, theirs, **tolerance):
-    """Two state dicts hold the same numbers: to the bit, unless a tolerance is given."""
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        torch.testing.assert_close(tensor.cpu(), theirs[name].cpu(), **(tolerance or {"rtol": 0, "atol": 0}))
-
-
-class Scale(nn.Module):
-    """The model w x, whose path under subgradient steps is known exactly."""
-
-    def __init__(self, w=0.0):
-        super().__init__()
-        self.w = nn.Parameter(torch.tensor(w))
-
-    def forward(self, x):
-        return self.w * x
+from training_runs import Pairs, Scale, assert_same, mse, network, regression, scenarios, start
 
 
 def walk(steps=10.0, target=3.0, **options):
@@ -239,17 +160,6 @@ def test_validation_is_in_evaluation_mode_and_training_is_not():
 
 
 # --- data ------------------------------------------------------------------------------------------------------------
-
-
-class Pairs(Dataset):
-    def __init__(self, x, y):
-        self.x, self.y = x, y
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, index):
-        return self.x[index], self.y[index]
 
 
 def test_tensors_and_datasets_of_the_same_rows_train_alike():
@@ -422,7 +332,7 @@ def test_the_history_is_a_table_that_plots_and_is_the_same_every_time():
     assert "validation_loss" not in fit(Scale(), mse, (torch.ones(2), torch.ones(2)), epochs=1).table
 
 
-def test_the_bar_shows_the_losses_unless_it_is_switched_off(capfd):
+def test_the_bar_shows_the_losses_unless_it_is_switched_off(capfd, monkeypatch, tmp_path):
     walk(epochs=2, progress=False)
     assert capfd.readouterr() == ("", "")
     walk(epochs=2)
@@ -430,6 +340,10 @@ def test_the_bar_shows_the_losses_unless_it_is_switched_off(capfd):
     assert out == ""
     assert "2/2" in err
     assert "validation_loss" in err
+    program = "model = network()\nfit(model, nn.functional.mse_loss, regression(8), epochs=1)\n"
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # read when tqdm is imported
+    run = start(program, tmp_path)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
 def test_the_loop_fits_a_page():
@@ -442,19 +356,24 @@ def test_the_loop_fits_a_page():
 # --- several processes -----------------------------------------------------------------------------------------------
 
 
-def test_two_processes_train_as_one(tmp_path):
+PAGE = Path(__file__).parents[1] / "chapters/foundations/pytorch.md"
+TRAIN_PY = PAGE.read_text(encoding="utf-8").split(":name: train-py\n")[1].split("```")[0]
+
+
+def test_two_processes_train_as_one_and_so_does_the_program_of_the_page(tmp_path, monkeypatch):
     (tmp_path / "two").mkdir()
     (tmp_path / "one").mkdir()
     run = start(
         "rank = os.environ['RANK']\n"
         "torch.save(list(scenarios(sys.argv[1])), os.path.join(sys.argv[1], f'{rank}.pt'))\n"
         "assert torch.distributed.get_world_size() == 2\n"
-        "train_until(1, None)\n",  # batch normalization and dropout run too, if not as one process would
+        "train_until(1, None)\n"  # batch normalization and dropout run too, if not as one process would
+        "sys.argv[1] = os.path.join(sys.argv[1], 'page.pt')\n" + TRAIN_PY,
         tmp_path / "two",
         launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
     )
     assert run.returncode == 0, run.stderr
-    one = list(shared["scenarios"](tmp_path / "one"))
+    one = list(scenarios(tmp_path / "one"))
     assert len(one) == 6
     for rank in (0, 1):
         two = torch.load(tmp_path / "two" / f"{rank}.pt", weights_only=True)
@@ -467,6 +386,11 @@ def test_two_processes_train_as_one(tmp_path):
             for column in table:
                 assert their_table[column] == pytest.approx(table[column], rel=1e-9), (name, column)
             assert best == their_best
+    monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path / "one/page.pt")])
+    exec(TRAIN_PY, {})
+    ours, theirs = (torch.load(tmp_path / number / "page.pt", weights_only=True) for number in ("one", "two"))
+    assert len(ours["table"]) == len(theirs["table"]) == 20
+    assert_same(ours["objective"], theirs["objective"], rtol=0, atol=1e-4)  # float32, perhaps on a GPU
     stopped = next(result for result in one if result[0] == "stopped early")
     assert len(stopped[2]["epoch"]) < 30  # or the scenario would not test what it says
 
@@ -475,227 +399,6 @@ def test_processes_that_would_train_alone_are_stopped(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with refuses(RuntimeError, "2 processes were started, but Accelerate trains in 1"):
         fit(Scale(), mse, (torch.ones(2), torch.ones(2)), epochs=1)
-
-
-# --- checkpoints -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def uninterrupted():
-    return train_until(12, None)
-
-
-@pytest.mark.parametrize("parts", [[12], [1, 12], [5, 6, 12], [12, 12]])
-def test_training_in_parts_is_training_at_once(tmp_path, uninterrupted, parts):
-    for epochs in parts:
-        torch.manual_seed(epochs)
-        model, history = train_until(epochs, tmp_path / "new folder" / "run.pt")
-    assert_same(model.state_dict(), uninterrupted[0].state_dict())
-    pandas.testing.assert_frame_equal(history.table, uninterrupted[1].table, rtol=0, atol=0)
-    assert history.best_epoch == uninterrupted[1].best_epoch
-    assert len(history.seconds) == len(history.table)
-    assert os.listdir(tmp_path / "new folder") == ["run.pt"]
-
-
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """Folders of two runs that were ended by SIGKILL, by the moment at which."""
-    folder = tmp_path_factory.mktemp("killed")
-    run = start(
-        """
-import signal
-from deepstat import training
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-calls = 0
-def loss(prediction, target):
-    global calls
-    calls += 1  # an epoch has five: three for training, two for validation
-    if calls == 23 and moment == "between two steps":  # of epoch 5
-        die()
-    return nn.functional.mse_loss(prediction, target)
-
-replace = os.replace
-def half_written(partial, path):
-    if calls == 20 and moment == "while the checkpoint is written":  # of epoch 4
-        os.truncate(partial, os.path.getsize(partial) // 2)
-        die()
-    replace(partial, path)
-
-training.os.replace = half_written
-for moment in ("between two steps", "while the checkpoint is written"):
-    child = os.fork()  # saves an interpreter's start; it has trained nothing yet
-    if child == 0:
-        train_until(12, os.path.join(sys.argv[1], moment, "run.pt"), loss)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, moment
-""",
-        folder,
-    )
-    assert run.returncode == 0, run.stderr
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("moment", "epochs", "files"),
-    [
-        ("between two steps", 4, ["run.pt"]),
-        ("while the checkpoint is written", 3, ["run.pt", "run.pt.partial"]),
-    ],
-)
-def test_a_killed_run_goes_on_to_the_same_result(killed, uninterrupted, moment, epochs, files):
-    path = killed / moment / "run.pt"
-    assert sorted(os.listdir(path.parent)) == files
-    assert len(torch.load(path, weights_only=True)["table"]) == epochs
-    model, history = train_until(12, path)
-    assert_same(model.state_dict(), uninterrupted[0].state_dict())
-    pandas.testing.assert_frame_equal(history.table, uninterrupted[1].table, rtol=0, atol=0)
-    assert os.listdir(path.parent) == ["run.pt"]
-
-
-def test_a_finished_run_is_read_and_not_trained_again(tmp_path):
-    def trained(loss):
-        model = Scale()
-        rows = torch.ones(3), torch.ones(3)
-        fit(model, loss, rows, epochs=3, validation=rows, patience=1, checkpoint=tmp_path / "run.pt")
-        return model.w.item()
-
-    def never(prediction, target):
-        raise AssertionError("trained again")
-
-    assert trained(mse) == trained(never)
-
-
-def test_a_state_in_another_type_than_the_parameters_is_not_rounded(tmp_path):
-    class Exact(torch.optim.SGD):
-        """Counts in float64 beside a float32 parameter, as master weights would."""
-
-        def step(self, closure=None):
-            for parameter in self.param_groups[0]["params"]:
-                state = self.state[parameter]
-                state["sum"] = state.get("sum", torch.zeros((), dtype=torch.float64)) + 0.1
-            return super().step(closure)
-
-    for epochs in (1, 3):
-        model = Scale()
-        optimizer = Exact(model.parameters(), lr=0.1)
-        fit(
-            model,
-            mse,
-            (torch.ones(1), torch.ones(1)),
-            epochs=epochs,
-            optimizer=optimizer,
-            checkpoint=tmp_path / "run.pt",
-        )
-    assert optimizer.state[model.w]["sum"].item() == 0.1 + 0.1 + 0.1
-
-
-@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop", "NAdam", "Adagrad"])
-def test_every_optimizer_goes_on_as_if_nothing_had_happened(tmp_path, name):
-    def trained(*epochs):
-        for last in epochs:
-            model = network()
-            options = {"momentum": 0.9} if name == "SGD" else {}
-            optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.01, **options)
-            scheduler = torch.optim.lr_scheduler.SequentialLR(
-                optimizer,
-                [
-                    torch.optim.lr_scheduler.LinearLR(optimizer),
-                    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 0.9**t),
-                ],
-                [4],
-            )
-            path = tmp_path / f"{len(epochs)}.pt"
-            fit(
-                model,
-                mse,
-                regression(45),
-                epochs=last,
-                batch_size=16,
-                optimizer=optimizer,
-                scheduler=scheduler,
-                checkpoint=path,
-            )
-        return model.state_dict()
-
-    assert_same(trained(4), trained(2, 4))
-
-
-def small(path, **changes):
-    """A short run with a checkpoint, and what may be changed in it."""
-    seeding.seed_everything(changes.pop("initial", 0))
-    model = nn.Sequential(nn.Linear(4, changes.pop("width", 3)), nn.Tanh(), nn.LazyLinear(1)).double()
-    model(torch.zeros(1, 4, dtype=torch.float64))
-    rate, decay = changes.pop("rate", 0.1), changes.pop("decay", 0.9)
-    optimizer = changes.pop("kind", torch.optim.SGD)(model.parameters(), lr=rate)
-    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, decay) if decay else None
-    options = {"epochs": 2, "validation": regression(9, 1), "train": regression(12)} | changes
-    return fit(model, mse, options.pop("train"), optimizer=optimizer, scheduler=scheduler, checkpoint=path, **options)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"width": 4}, r"model was model.0.weight \(3, 4\)"),
-        ({"initial": 1}, "initial parameters was"),
-        ({"train": regression(13)}, "train was 12 rows with checksum .*, is 13 rows"),
-        ({"train": regression(12, 7)}, "train was 12 rows with checksum"),
-        ({"train": Pairs(*regression(12))}, "train was 12 rows with checksum .*, is 12 rows of Pairs"),
-        ({"validation": None}, "validation was 9 rows with checksum .*, is none"),
-        ({"batch_size": 6}, "batch_size was 32, is 6"),
-        ({"seed": 1}, "seed was 0, is 1"),
-        ({"patience": 1}, "patience was None, is 1"),
-        ({"clip_norm": 1.0}, "clip_norm was None, is 1.0"),
-        ({"precision": "bf16"}, "precision was no, is bf16"),
-        ({"rate": 0.2}, "optimizer was SGD"),
-        ({"kind": torch.optim.Adam}, "optimizer was SGD .*, is Adam"),
-        ({"decay": 0.8}, "scheduler was ExponentialLR"),
-        ({"decay": None}, "scheduler was ExponentialLR .*, is None"),
-        ({"epochs": 1}, "epochs must be at least the 2 that checkpoint .* has done, got 1"),
-    ],
-)
-def test_a_checkpoint_of_another_run_is_refused(tmp_path, changes, message):
-    path = tmp_path / "run.pt"
-    small(path)
-    before = path.read_bytes()
-    with refuses(ValueError, message):
-        small(path, **changes)
-    assert path.read_bytes() == before
-    small(path)  # and still serves its own run
-
-
-class Bomb:
-    def __reduce__(self):
-        return os.mkdir, ("exploded",)
-
-
-@pytest.mark.parametrize("damage", ["half", "empty", "text", "another dictionary", "a list", "a program", "a folder"])
-def test_a_file_that_is_no_whole_checkpoint_is_refused(tmp_path, monkeypatch, damage):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "run.pt"
-    small(path)
-    whole = path.read_bytes()
-    path.unlink()
-    match damage:
-        case "half":
-            path.write_bytes(whole[: len(whole) // 2])
-        case "empty":
-            path.write_bytes(b"")
-        case "text":
-            path.write_text("not a checkpoint")
-        case "another dictionary":
-            torch.save({"model": torch.zeros(1)}, path)
-        case "a list":
-            torch.save([1, 2], path)
-        case "a program":
-            path.write_bytes(pickle.dumps(Bomb(), protocol=2))
-        case "a folder":
-            path.mkdir()
-    with refuses(ValueError, "checkpoint .*run.pt is not a whole file written by fit; delete it"):
-        small(path)
-    assert not (tmp_path / "exploded").exists()
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

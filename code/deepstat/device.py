@@ -1,6 +1,6 @@
 """Where to compute: the best device at hand, or the one that is named.
 
-Chapter: execution.
+Chapter: foundations/pytorch.
 """
 
 import torch

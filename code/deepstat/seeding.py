@@ -1,6 +1,6 @@
 """Random numbers that come out the same every time.
 
-Chapter: execution.
+Chapter: foundations/pytorch.
 """
 
 import contextlib
@@ -42,7 +42,8 @@ def isolated() -> Iterator[None]:
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    with torch.random.fork_rng():  # the CPU's and every CUDA device's
+    devices = range(torch.cuda.device_count())  # unless named, more than one of them warn
+    with torch.random.fork_rng(devices, device_type="cuda"):  # and the CPU
         try:
             yield
         finally:

@@ -1,18 +1,15 @@
 """One training loop for every model, on a CPU, a GPU, or several processes.
 
-Chapter: execution.
+Chapter: foundations/pytorch.
 """
 
 import contextlib
 import math
 import os
-import pickle
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,14 +17,15 @@ import pandas
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import broadcast_object_list, recursively_apply, send_to_device
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torch.utils.data import Dataset, TensorDataset, default_collate
+from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from deepstat import device, plotting, seeding
+from deepstat.batches import Batch, as_dataset, deal
+from deepstat.checkpoints import Run
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,7 +119,7 @@ def fit(
         FloatingPointError: if the loss or its gradient is infinite or not a number; names epoch and step, and leaves
             the parameters as they were before that step.
     """
-    rows, held_out = _dataset("train", train), _dataset("validation", validation)
+    rows, held_out = as_dataset("train", train), as_dataset("validation", validation)
     settings = {"batch_size": batch_size, "patience": patience, "clip_norm": clip_norm}
     settings |= {"precision": precision, "seed": seed}
     _check(**settings, epochs=epochs, validation=validation)
@@ -132,13 +130,13 @@ def fit(
     with _fresh_accelerate(), seeding.isolated():
         accelerator = _accelerator(precision)
         prepared, stepper = accelerator.prepare(objective, optimizer)
-        deal = partial(
-            _deal, batch_size=batch_size, collate=collate, accelerator=accelerator
+        shares = partial(
+            deal, batch_size=batch_size, collate=collate, accelerator=accelerator
         )
-        run = _Run(checkpoint, accelerator, objective, optimizer, scheduler)
+        run = Run(checkpoint, accelerator, objective, optimizer, scheduler)
         run.resume(epochs, settings, train=rows, validation=held_out)
-        bar = tqdm(total=epochs * steps, initial=len(run.table) * steps, leave=False,
-                   disable=not (progress and accelerator.is_main_process))  # fmt: skip
+        silent = {} if progress and accelerator.is_main_process else {"disable": True}
+        bar = tqdm(total=epochs * steps, initial=len(run.table) * steps, leave=False, **silent)
 
         for epoch in range(len(run.table) + 1, epochs + 1):
             if run.best is not None and epoch > run.best_epoch + patience:
@@ -146,7 +144,7 @@ def fit(
             started, total = time.perf_counter(), 0.0
             order = _seed_epoch(seed, epoch, len(rows), accelerator)
             prepared.train()
-            for step, batch in enumerate(deal(rows, order), start=1):
+            for step, batch in enumerate(shares(rows, order), start=1):
                 stepper.zero_grad()
                 value = batch.weight * prepared(batch.input, batch.target)
                 accelerator.backward(value)
@@ -163,7 +161,7 @@ def fit(
                 bar.update()
             record = {"epoch": epoch, "train_loss": total / len(rows)}
             if held_out is not None:
-                batches = deal(held_out, torch.arange(len(held_out)))
+                batches = shares(held_out, torch.arange(len(held_out)))
                 validation_loss = _mean_loss(prepared, batches, accelerator)
                 _refuse_nonfinite(validation_loss, 0.0, "no", f"validation {epoch}")
                 record["validation_loss"] = validation_loss
@@ -209,79 +207,9 @@ class _Objective(nn.Module):
         return value
 
 
-class _Rows(Dataset):
-    """Tensors, or tuples or dicts of tensors, whose first dimension counts the rows; indexed by many rows at once."""
-
-    def __init__(self, name: str, pair: tuple[Any, Any]):
-        lengths: list[int] = []
-        try:
-            recursively_apply(
-                lambda t: lengths.append(len(t) if t.ndim else 0),
-                pair,
-                error_on_other_type=True,
-            )
-        except TypeError as error:
-            raise TypeError(
-                f"{name} must hold tensors, or tuples or dicts of them: {error}"
-            ) from error
-        if len(pair) != 2 or len(set(lengths)) != 1:
-            raise ValueError(
-                f"{name} must be (input, target) with the same number of rows, got {lengths} rows"
-            )
-        self.pair, self.length = pair, lengths[0]
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: Tensor) -> tuple[Any, Any]:
-        return recursively_apply(
-            lambda tensor: tensor[index.to(tensor.device)], self.pair
-        )
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """This process's share of a batch, the number of rows of the whole, and the weight of the share's mean loss."""
-
-    input: Any
-    target: Any
-    rows: int
-    weight: float
-
-
-def _deal(
-    rows: Dataset,
-    order: Tensor,
-    batch_size: int,
-    collate: Callable[[list], Any],
-    accelerator: Accelerator,
-) -> Iterator[_Batch]:
-    """This process's shares of the batches.
-
-    Process ``r`` of ``R`` takes every ``R``-th row of a batch of ``n``, from the ``r``-th on: ``m`` rows. Averaging
-    over the processes then gives the mean over the ``n`` rows if the share's mean has weight ``m R / n``. A share
-    without rows borrows one at weight zero, because every process has to take part in the averaging.
-    """
-    processes, process = accelerator.num_processes, accelerator.process_index
-    for batch in order.split(batch_size):
-        share = batch[process::processes]
-        weight = len(share) * processes / len(batch)
-        share = share if len(share) else batch[:1]
-        if isinstance(rows, _Rows):
-            pair = rows[share]
-        else:
-            pair = collate([rows[i] for i in share.tolist()])
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise ValueError(
-                "train and validation must give (input, target) pairs, "
-                f"got {type(pair).__name__}"
-            )
-        yield _Batch(*send_to_device(pair, accelerator.device), len(batch), weight)
-
-
 @torch.no_grad()
 def _mean_loss(
-    prepared: nn.Module, batches: Iterator[_Batch], accelerator: Accelerator
+    prepared: nn.Module, batches: Iterator[Batch], accelerator: Accelerator
 ) -> float:
     """The mean loss over the rows of the batches, in evaluation mode."""
     prepared.eval()
@@ -305,182 +233,6 @@ def _seed_epoch(seed: int, epoch: int, n: int, accelerator: Accelerator) -> Tens
 
     seeding.seed_everything(derived(1 + accelerator.process_index))
     return torch.randperm(n, generator=torch.Generator().manual_seed(derived(0)))
-
-
-class _Run:
-    """How far training has come, in memory and in the checkpoint."""
-
-    def __init__(
-        self, path: str | os.PathLike | None, accelerator: Accelerator, objective: nn.Module,
-        optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None,
-    ):  # fmt: skip
-        self.path = None if path is None else Path(path)
-        self.accelerator, self.settings = accelerator, {}
-        self.parts = {
-            "objective": objective,
-            "optimizer": optimizer,
-            "scheduler": scheduler,
-            "scaler": accelerator.scaler,
-        }
-        self.parts = {
-            name: part for name, part in self.parts.items() if part is not None
-        }
-        self.table: list[dict[str, int | float]] = []
-        self.seconds: list[float] = []
-        self.best: dict[str, Tensor] | None = None  # the parameters of the best epoch
-
-    @property
-    def best_epoch(self) -> int | None:
-        if self.best is None:
-            return None
-        return min(self.table, key=lambda record: record["validation_loss"])[
-            "epoch"
-        ]  # the first of equals
-
-    def add(
-        self, record: dict[str, int | float], seconds: float, keep_best: bool
-    ) -> None:
-        earlier = [past["validation_loss"] for past in self.table] if keep_best else []
-        self.table.append(record)
-        self.seconds.append(seconds)
-        if keep_best and record["validation_loss"] < min(earlier, default=math.inf):
-            state = self.parts["objective"].state_dict()
-            self.best = {
-                name: tensor.detach().cpu().clone() for name, tensor in state.items()
-            }
-
-    def save(self) -> None:
-        """Replace the checkpoint in one step: whoever is killed meanwhile leaves the former one."""
-        if self.path is None or not self.accelerator.is_main_process:
-            return
-        whole = {
-            "settings": self.settings,
-            "table": self.table,
-            "seconds": self.seconds,
-            "best": self.best,
-        }
-        whole |= {name: part.state_dict() for name, part in self.parts.items()}
-        partial = self.path.with_name(self.path.name + ".partial")
-        with open(partial, "wb") as file:
-            torch.save(whole, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.path)
-
-    def resume(
-        self, epochs: int, settings: dict[str, Any], **data: Dataset | None
-    ) -> None:
-        """Go on from the checkpoint, if there is one, in all processes alike."""
-        if self.path is None:
-            return
-        self.settings = {name: str(value) for name, value in settings.items()}
-        self.settings |= {name: _describe(rows) for name, rows in data.items()}
-        self.settings |= _describe_parts(self.parts)
-        found = None
-        if self.accelerator.is_main_process:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            found = (
-                _read(self.path, self.settings, epochs) if self.path.exists() else None
-            )
-        found = broadcast_object_list([found])[0]
-        if found is not None:
-            for name, part in self.parts.items():
-                part.load_state_dict(found[name])
-            _keep_types(self.parts["optimizer"], found["optimizer"])
-            self.table, self.seconds, self.best = (
-                found["table"],
-                found["seconds"],
-                found["best"],
-            )
-
-
-def _keep_types(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Put the saved state back as it was: ``load_state_dict`` rounds it to the type of the parameters."""
-    parameters = [
-        parameter for group in optimizer.param_groups for parameter in group["params"]
-    ]
-    for index, values in saved["state"].items():
-        state = optimizer.state[parameters[index]]
-        state.update(
-            {
-                k: v.to(state[k].device)
-                for k, v in values.items()
-                if isinstance(v, Tensor)
-            }
-        )
-
-
-def _read(path: Path, settings: dict[str, str], epochs: int) -> dict[str, Any]:
-    """The checkpoint, if it is whole and of this run."""
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        theirs, table = found["settings"], found["table"]
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        LookupError,
-        TypeError,
-        pickle.UnpicklingError,
-    ) as error:
-        raise ValueError(
-            f"checkpoint {path} is not a whole file written by fit; delete it to start anew"
-        ) from error
-    differences = [
-        f"{name} was {theirs.get(name)}, is {settings.get(name)}"
-        for name in sorted(settings.keys() | theirs.keys())
-        if theirs.get(name) != settings.get(name)
-    ]
-    if differences:
-        raise ValueError(
-            f"checkpoint {path} belongs to another run ({'; '.join(differences)}); use another file name"
-        )
-    if len(table) > epochs:
-        raise ValueError(
-            f"epochs must be at least the {len(table)} that checkpoint {path} has done, got {epochs}"
-        )
-    return found
-
-
-def _checksum(tensors: list[Tensor]) -> str:
-    total = 0
-    for tensor in tensors:
-        values = tensor.detach().cpu().contiguous().reshape(-1)
-        total = zlib.crc32(values.view(torch.uint8).numpy(), total)
-    return f"{total:08x}"
-
-
-def _describe(rows: Dataset | None) -> str:
-    """The data in a few words that other data would not share."""
-    if rows is None:
-        return "none"
-    if not isinstance(rows, _Rows):
-        return f"{len(rows)} rows of {type(rows).__name__}"
-    tensors: list[Tensor] = []
-    recursively_apply(tensors.append, rows.pair)
-    return f"{len(rows)} rows with checksum {_checksum(tensors)}"
-
-
-def _describe_parts(parts: dict[str, Any]) -> dict[str, str]:
-    """Model, optimizer and scheduler as they are before the first step, in words that others would not share."""
-    state = parts["objective"].state_dict()
-    words = {
-        "model": ", ".join(
-            f"{name} {tuple(tensor.shape)} {tensor.dtype}"
-            for name, tensor in state.items()
-        )
-    }
-    words["initial parameters"] = _checksum(list(state.values()))
-    groups = [
-        {k: v for k, v in group.items() if k != "params"}
-        for group in parts["optimizer"].param_groups
-    ]
-    words["optimizer"] = f"{type(parts['optimizer']).__name__} {groups}"
-    if "scheduler" in parts:
-        words["scheduler"] = (
-            f"{type(parts['scheduler']).__name__} {parts['scheduler'].state_dict()}"
-        )
-    return words
 
 
 def _accelerator(precision: str) -> Accelerator:
@@ -510,24 +262,6 @@ def _fresh_accelerate() -> Iterator[None]:
         for state, content in zip(states, before, strict=True):
             state.clear()
             state.update(content)
-
-
-def _dataset(name: str, data: tuple[Any, Any] | Dataset | None) -> Dataset | None:
-    """The data as something with rows, at least one; None for no validation."""
-    if data is None and name == "validation":
-        return None
-    if isinstance(data, TensorDataset):
-        data = data.tensors
-    if isinstance(data, tuple):
-        data = _Rows(name, data)
-    elif not isinstance(data, Dataset) or not hasattr(data, "__len__"):
-        raise TypeError(
-            f"{name} must be (input, target) or a Dataset with a length, "
-            f"got {type(data).__name__} (of a DataLoader, pass its dataset, and batch_size)"
-        )
-    if len(data) == 0:
-        raise ValueError(f"{name} must have at least one row, got none")
-    return data
 
 
 def _check(
