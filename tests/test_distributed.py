@@ -122,9 +122,11 @@ def test_a_hanging_process_is_ended_in_time(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent's death is signalled on Linux only")
-def test_nothing_is_left_when_the_parent_is_killed(tmp_path):
+@pytest.mark.parametrize("ignored", [False, True], ids=["foreground", "background"])
+def test_nothing_is_left_when_the_parent_is_killed(ignored, tmp_path):
     file = tmp_path / "pids"
-    program = f"import sys; sys.path[:0] = {sys.path!r}\nfrom deepstat import distributed\nimport workers\n"
+    program = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" if ignored else ""  # as a shell's & does
+    program += f"import sys; sys.path[:0] = {sys.path!r}\nfrom deepstat import distributed\nimport workers\n"
     program += f"if __name__ == '__main__':\n    distributed.launch(2, (workers.hang, {str(file)!r}))\n"
     (tmp_path / "program.py").write_text(program)
     parent = subprocess.Popen([sys.executable, str(tmp_path / "program.py")], stderr=subprocess.DEVNULL)

@@ -102,6 +102,7 @@ def _check(processes: int, calls: tuple[tuple[Any, ...], ...], timeout: float) -
 
 def _process(process: int, processes: int, name: str, timeout: float) -> None:
     """What a new process does; ``name`` is the folder that it shares with the others."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # tells of the parent's death; what starts in the background ignores it
     folder = Path(name)
     torch.set_num_threads(1)
     if sys.platform == "linux":
