@@ -1,4 +1,4 @@
-# make book · make test · make unit · make bench · make serve · make notebooks · make browser · make lock
+# make book · make test · make unit · make slow · make bench · make serve · make notebooks · make browser · make lock
 # `make book` and `make test` each do their own set-up; neither needs the other.
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: book test unit chapters pages browser notebooks serve bench publish newest colab lock setup clean
+.PHONY: book test unit slow chapters pages browser notebooks serve bench publish newest colab lock setup clean
 
 book: setup
 	$(RUN) _ext/build.py
@@ -21,11 +21,15 @@ book: setup
 test: setup
 	$(RUN) -m ruff check .
 	$(MAKE) --no-print-directory unit
+	$(MAKE) --no-print-directory slow
 	$(MAKE) --no-print-directory chapters
 	$(MAKE) --no-print-directory pages
 
 unit: setup
-	$(PYTEST) tests --ignore=tests/book
+	$(PYTEST) tests --ignore=tests/book -m "not slow"
+
+slow: setup
+	$(PYTEST) --dist loadscope tests --ignore=tests/book -m slow
 
 chapters: book
 	$(RUN) _ext/run_notebooks.py
@@ -34,7 +38,7 @@ pages: setup
 	$(PYTEST) tests/book --ignore=tests/book/browser
 
 browser: setup
-	$(RUN) -m pytest -q tests/book/browser
+	$(PYTEST) --dist loadgroup tests/book/browser
 
 notebooks: book
 

@@ -72,6 +72,7 @@ for moment in ("between two steps", "while the checkpoint is written"):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "epochs", "files"),
     [

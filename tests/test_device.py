@@ -40,6 +40,7 @@ def test_a_name_that_is_no_string_is_refused():
         module.pick(0)
 
 
+@pytest.mark.slow
 def test_importing_the_package_changes_no_global_state():
     program = """
 import random, numpy, torch, matplotlib, accelerate

@@ -63,16 +63,19 @@ def results():
     return found
 
 
+@pytest.mark.slow
 def test_a_process_knows_its_group_and_has_one_thread(results):
     assert results["self"] == [(0, 2, 0, 2, 1), (1, 2, 1, 2, 1)]
 
 
+@pytest.mark.slow
 def test_an_all_reduce_gives_all_the_same_sum(results):
     for total, mean in results["reduced"]:
         assert total.tolist() == [11, 28]
         assert mean.tolist() == [5.5, 14]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "gradient"), [("weighted", whole), ("unweighted", unweighted)])
 def test_two_processes_descend_as_one(results, kind, gradient):
     expected = descend(*problem(), BATCHES, 0.1, gradient)
@@ -81,11 +84,13 @@ def test_two_processes_descend_as_one(results, kind, gradient):
             torch.testing.assert_close(ours, theirs.detach(), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_without_weights_ragged_shares_give_another_result(results):
     difference = [(a - b).abs().max() for a, b in zip(results["weighted"][0], results["unweighted"][0], strict=True)]
     assert max(difference) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("worker", "message"),
     [
@@ -115,12 +120,14 @@ def children():
     return found
 
 
+@pytest.mark.slow
 def test_a_hanging_process_is_ended_in_time(tmp_path):
     with refuses(TimeoutError, r"2 processes did not finish hang in 4 s"):
         distributed.launch(2, (workers.hang, str(tmp_path / "pids")), timeout=4)
     assert children() == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent's death is signalled on Linux only")
 @pytest.mark.parametrize("ignored", [False, True], ids=["foreground", "background"])
 def test_nothing_is_left_when_the_parent_is_killed(ignored, tmp_path):

@@ -332,6 +332,7 @@ def test_the_history_is_a_table_that_plots_and_is_the_same_every_time():
     assert "validation_loss" not in fit(Scale(), mse, (torch.ones(2), torch.ones(2)), epochs=1).table
 
 
+@pytest.mark.slow
 def test_the_bar_shows_the_losses_unless_it_is_switched_off(capfd, monkeypatch, tmp_path):
     walk(epochs=2, progress=False)
     assert capfd.readouterr() == ("", "")
@@ -360,6 +361,7 @@ PAGE = Path(__file__).parents[1] / "chapters/foundations/pytorch.md"
 TRAIN_PY = PAGE.read_text(encoding="utf-8").split(":name: train-py\n")[1].split("```")[0]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_so_does_the_program_of_the_page(tmp_path, monkeypatch):
     (tmp_path / "two").mkdir()
     (tmp_path / "one").mkdir()

@@ -268,6 +268,7 @@ def test_signals_leave_the_model_alone(device):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["He", "orthogonal"])
 def test_the_exact_second_moments_of_relu_networks(scheme):
     """The chapter's theorem on a funnel of widths, for independent and for orthogonal weights."""

@@ -297,6 +297,7 @@ def test_the_jackknife_is_the_one_that_leaves_out(generator):
     assert part[3:] == pytest.approx(tuple(errors))
 
 
+@pytest.mark.slow
 def test_bias_and_variance_are_unbiased_and_their_errors_honest(generator):
     """Normal predictions with bias 0.3 and variance 1 at 6 inputs, from 20 repetitions, 800 times."""
     truth = torch.linspace(-1, 1, 6)

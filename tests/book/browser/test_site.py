@@ -148,7 +148,12 @@ def listed(findings: list[str]) -> str:
     return "\n".join(findings)
 
 
-every_page = pytest.mark.parametrize("name", PAGES)
+def of_pages(names: list[str]) -> pytest.MarkDecorator:
+    """One test for each page, all tests of a page in one process, for there it is loaded once."""
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names])
+
+
+every_page = of_pages(PAGES)
 every_mode = pytest.mark.parametrize("mode", MODES)
 
 
@@ -262,7 +267,7 @@ def test_links_of_the_other_files():
     assert not found, listed(found)
 
 
-@pytest.mark.parametrize("name", EXECUTABLE)
+@of_pages(EXECUTABLE)
 def test_notebook_button(site, contexts, see, name):
     links = anchors(SITE / f"{name}.html").links
     own = [link for link in links if link.endswith(f"_notebooks/{name}.ipynb")]
