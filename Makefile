@@ -1,4 +1,4 @@
-# make book · make test · make unit · make slow · make bench · make serve · make notebooks · make browser · make lock
+# make book · make test · make unit · make slow · make bench · make serve · make notebooks · make browser · make detectors · make lock
 # `make book` and `make test` each do their own set-up; neither needs the other.
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: book test unit slow chapters pages browser notebooks serve bench publish newest colab lock setup clean
+.PHONY: book test unit slow chapters pages browser notebooks serve bench publish newest colab detectors lock setup clean
 
 book: setup
 	$(RUN) _ext/build.py
@@ -85,6 +85,10 @@ colab: book
 	_build/colab/bin/python -m pip install --quiet -c _build/colab/constraints.txt . && rm -rf build
 	_build/colab/bin/python -m pip install --quiet ipykernel nbval pytest pytest-xdist
 	$(RUN) _ext/run_notebooks.py --lax --python _build/colab/bin/python
+
+# Train the detectors of the part on vision anew, in some minutes, into code/deepstat/vision/weights.
+detectors: setup
+	$(RUN) -m deepstat.vision.detectors
 
 # Resolve the ranges of pyproject.toml anew and write the lock.
 lock:

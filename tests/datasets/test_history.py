@@ -7,10 +7,11 @@ import pytest
 from deepstat.datasets import history
 
 ROOT = Path(__file__).parents[2]
-TABLES = [history.milestones, history.most_cited, history.frameworks]
+TABLES = [history.milestones, history.most_cited, history.frameworks, history.ilsvrc]
 COLUMNS = {
     "milestones": ["year", "what", "who", "kind", "source"],
     "most_cited": ["rank", "title", "year", "subject", "deep_learning", "source"],
+    "ilsvrc": ["year", "team", "network", "error", "place", "extra_data", "source"],
     "frameworks": ["name", "begun", "ended", "what_began", "source_begun", "source_ended"],
 }
 
@@ -96,3 +97,21 @@ def test_frameworks_end_after_they_begin_and_say_why():
     assert (table["source_ended"].notna() == ended).all()
     assert table["begun"].is_monotonic_increasing
     assert table.loc[~ended, "name"].tolist() == ["Keras", "TensorFlow", "PyTorch", "PaddlePaddle", "JAX"]
+
+
+def test_each_year_of_the_challenge_has_one_winner_and_errors_fall():
+    table = history.ilsvrc()
+    assert table["year"].is_monotonic_increasing
+    assert table["year"].unique().tolist() == list(range(2010, 2018))
+    assert table["extra_data"].dtype == bool
+    winners = table[table["place"] == 1]
+    assert (winners.groupby("year")["team"].nunique() == 1).all()
+    best = winners.groupby("year")["error"].min()
+    assert best.is_monotonic_decreasing
+    assert table["error"].between(2, 30).all()
+    same_year = table.groupby("year")["error"]
+    assert (table.loc[same_year.idxmin(), "place"] == 1).all()
+    assert table["source"].str.match(r"https://").all()
+    # SENet's abstract: a quarter below the winner of 2016; GoogLeNet's paper: 56.5 % below SuperVision without more data
+    assert abs(best[2017] / best[2016] - 0.75) < 0.01
+    assert 0.435 * table.loc[table["error"] == 16.4, "error"].item() - best[2014] < 0.5

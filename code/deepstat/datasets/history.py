@@ -1,6 +1,6 @@
-"""Three small tables on the history of deep learning, typed by hand, each row with its source.
+"""Four small tables on the history of deep learning, typed by hand, each row with its source.
 
-Chapter: foundations/introduction.
+Chapters: foundations/introduction, vision/classic_cnns.
 """
 
 from importlib import resources
@@ -44,6 +44,21 @@ def frameworks() -> pandas.DataFrame:
     """
     table = _read("history_frameworks.csv")
     return table.astype({"ended": "Int64"})
+
+
+def ilsvrc() -> pandas.DataFrame:
+    """Top-5 errors in the classification task of the ImageNet Large Scale Visual Recognition Challenge, 2010 to 2017.
+
+    The share of test images whose class is not among an entry's five guesses. Entries are whole systems, as a rule
+    averages of several networks over several crops of an image. The years 2012 and 2013 have two rows of the winning
+    team, with and without further training images; 2012 and 2014 also have the second team.
+
+    Returns:
+        One row an entry, in the order of the years: ``year``; ``team``; ``network``, or what was in its place;
+        ``error`` in per cent; ``place`` of the team; ``extra_data``, whether it was trained on images from outside of
+        the challenge; ``source``, an address that states the error.
+    """
+    return _read("history_ilsvrc.csv")
 
 
 def _read(file: str) -> pandas.DataFrame:

@@ -1,0 +1,1 @@
+"""Images. Chapters: vision/."""
