@@ -3,11 +3,10 @@
 Run: ``python tests/benchmarks/bench_foundations.py``
 """
 
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from timing import compare
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,15 +15,6 @@ from deepstat.foundations import backpropagation, losses, normalization, optimiz
 from deepstat.foundations.mlp import MLP
 
 WIDTHS, ROWS, RUNS = (64, 256, 256, 10), 256, 30
-
-
-def seconds(work: Callable[[], object], where: torch.device) -> float:
-    """Time of one call, with what it left running on a GPU."""
-    started = time.perf_counter()
-    work()
-    if where.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def steps_of(kind: type[torch.optim.Optimizer], where: torch.device) -> Callable[[], None]:
@@ -72,10 +62,7 @@ def main() -> None:
     }  # fmt: skip
     print(f"on {where.type}")
     for name, works in pairs.items():
-        for work in works * 3:
-            seconds(work, where)  # warm up
-        times = [[seconds(work, where) for work in works] for _ in range(RUNS)]  # interleaved
-        ours, peer = (statistics.median(column) for column in zip(*times, strict=True))
+        ours, peer = compare(works, where, RUNS)
         print(f"{name}: ours {1e6 * ours:.0f} µs, PyTorch {1e6 * peer:.0f} µs, ratio {ours / peer:.2f}")
 
 

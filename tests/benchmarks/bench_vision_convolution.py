@@ -3,11 +3,10 @@
 Run: ``python tests/benchmarks/bench_vision_convolution.py``
 """
 
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from timing import compare
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,15 +14,6 @@ from deepstat import device, seeding
 from deepstat.vision import convolution, pooling
 
 BATCH, CHANNELS, SIDE, RUNS = 16, 8, 48, 20
-
-
-def seconds(work: Callable[[], object], where: torch.device) -> float:
-    """Time of one call, with what it left running on a GPU."""
-    started = time.perf_counter()
-    work()
-    if where.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def both_passes(layer: Callable[..., Tensor], *arguments: object) -> Callable[[], None]:
@@ -47,10 +37,7 @@ def main() -> None:
         pairs[name] = (both_passes(ours, x, 2), both_passes(peer, x, 2))
     print(f"on {where.type}, {BATCH} images of {CHANNELS} x {SIDE} x {SIDE}, both passes")
     for name, works in pairs.items():
-        for work in works * 2:
-            seconds(work, where)  # warm up
-        times = [[seconds(work, where) for work in works] for _ in range(RUNS)]  # interleaved
-        ours, peer = (statistics.median(column) for column in zip(*times, strict=True))
+        ours, peer = compare(works, where, RUNS)
         print(f"{name}: ours {1e3 * ours:.1f} ms, PyTorch {1e3 * peer:.1f} ms, ratio {ours / peer:.1f}")
 
 

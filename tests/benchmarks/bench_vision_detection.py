@@ -3,11 +3,10 @@
 Run: ``python tests/benchmarks/bench_vision_detection.py``
 """
 
-import statistics
-import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
+from timing import compare
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,18 +14,6 @@ from deepstat import device, seeding
 from deepstat.vision import boxes, roi_pooling
 
 RUNS = 5
-
-
-def seconds(work: Callable[[], object], where: torch.device) -> float:
-    """Median time of a call, after one to warm up."""
-    times = []
-    for _ in range(RUNS + 1):
-        started = time.perf_counter()
-        work()
-        if where.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
 
 
 def matrix_nms(candidates: Tensor, scores: Tensor, threshold: float) -> Tensor:
@@ -62,16 +49,16 @@ def main() -> None:
         corner = 1000 * torch.rand(count, 2, device=where)
         candidates = torch.cat([corner, corner + 20 + 80 * torch.rand(count, 2, device=where)], dim=1)
         scores = torch.rand(count, device=where)
-        ours = seconds(lambda c=candidates, s=scores: boxes.nms(c, s, 0.5), where)
-        theirs = seconds(lambda c=candidates, s=scores: matrix_nms(c, s, 0.5), where)
+        works = [partial(nms, candidates, scores, 0.5) for nms in (boxes.nms, matrix_nms)]
+        ours, theirs = compare(works, where, RUNS)
         print(f"NMS of {count:6,} boxes: {ours / theirs:5.2f} of the matrix version's time, {1e6 * ours / count:6.2f} µs a box")
     for side in (8, 32, 64):
         features = torch.randn(1, 64, side, side, device=where)
         corner = 4 * side * torch.rand(50, 2, device=where)
         rois = torch.cat([corner, corner + 4 * side], dim=1)
         image = torch.zeros(50, dtype=torch.long, device=where)
-        ours = seconds(lambda f=features, r=rois, i=image: roi_pooling.roi_align(f, r, i, 7, 8), where)
-        theirs = seconds(lambda f=features, r=rois: sampled_align(f, r, 7, 8), where)
+        works = (partial(roi_pooling.roi_align, features, rois, image, 7, 8), partial(sampled_align, features, rois, 7, 8))
+        ours, theirs = compare(works, where, RUNS)
         print(f"RoI align of 50 regions on {side:2} x {side:2} cells: {ours / theirs:5.2f} of grid_sample's time")
 
 

@@ -3,11 +3,10 @@
 Run: ``python tests/benchmarks/bench_vision_segmentation.py``
 """
 
-import statistics
-import time
+from functools import partial
 
 import torch
-from torch import Tensor
+from timing import compare
 from torch.nn import functional
 
 from deepstat import device, seeding
@@ -16,29 +15,22 @@ from deepstat.vision.unet import UNet
 SIZES, RUNS = (32, 64, 128), 5
 
 
-def seconds(model: UNet, x: Tensor, y: Tensor) -> float:
-    """Median time of a forward and backward pass."""
-    times = []
-    for run in range(RUNS + 1):
-        started = time.perf_counter()
-        functional.cross_entropy(model(x), y).backward()
-        if x.device.type == "cuda":
-            torch.cuda.synchronize()
-        if run:  # the first one warms up
-            times.append(time.perf_counter() - started)
-    return statistics.median(times)
+def step(model: UNet, x: torch.Tensor) -> None:
+    """Forward and backward pass."""
+    functional.cross_entropy(model(x), (x[:, 0] > 0).long()).backward()
 
 
 def main() -> None:
     torch.set_num_threads(1)
     where = device.pick()
     seeding.seed_everything(0)
-    found = {}
+    works = {}
     for skips in (True, False):
         model = UNet(width=8, depth=3, padded=True, skips=skips).to(where)
         for size in SIZES:
             x = torch.randn(4, 1, size, size, device=where)
-            found[skips, size] = seconds(model, x, (x[:, 0] > 0).long())
+            works[skips, size] = partial(step, model, x)
+    found = dict(zip(works, compare(list(works.values()), where, RUNS), strict=True))
     for small, large in zip(SIZES, SIZES[1:], strict=False):
         ratio = found[True, large] / found[True, small]
         print(f"U-Net, step of {large}x{large} against {small}x{small} pixels (4 times as many): {ratio:.1f}")

@@ -6,6 +6,7 @@ from torch.nn import functional
 from deepstat.vision.attention_unet import AttentionGate, AttentionUNet
 from deepstat.vision.unet import UNet
 from helpers import refuses
+from vision.networks import fitted, gradients_reach_every_parameter
 
 
 def test_the_gate_is_its_formula(device):
@@ -48,9 +49,7 @@ def test_every_parameter_gets_a_gradient(dtype, device):
     out = model(torch.randn(2, 2, 16, 16, device=device, dtype=dtype))
     assert out.shape == (2, 3, 16, 16)
     assert out.dtype == dtype
-    out.float().square().sum().backward()
-    for name, p in model.named_parameters():
-        assert p.grad.abs().sum() > 0, name
+    gradients_reach_every_parameter(model, out.float().square().sum())
 
 
 @pytest.mark.slow
@@ -59,13 +58,7 @@ def test_it_overfits_one_batch():
     model = AttentionUNet(width=8, depth=2)
     x = torch.randn(2, 1, 16, 16)
     y = (functional.avg_pool2d(x, 5, 1, 2)[:, 0] > 0).long()
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(150):
-        loss = functional.cross_entropy(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss < 0.05
+    assert fitted(model, x, y)[-1] < 0.05
 
 
 def test_it_compiles(monkeypatch):

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from deepstat.vision.unet3d import UNet3d, sparse_cross_entropy
 from helpers import refuses
+from vision.networks import fitted, gradients_reach_every_parameter
 
 
 def test_the_published_network_has_its_number_of_parameters():
@@ -41,9 +42,7 @@ def test_every_parameter_gets_a_gradient(padded, dtype, device):
     out = model(torch.randn(2, 1, size, size, size, device=device, dtype=dtype))
     assert out.shape == (2, 2) + (16 if padded else 4,) * 3
     assert out.dtype == dtype
-    functional.cross_entropy(out.float(), torch.zeros_like(out[:, 0]).long()).backward()
-    for name, p in model.named_parameters():
-        assert p.grad.abs().sum() > 0, name
+    gradients_reach_every_parameter(model, functional.cross_entropy(out.float(), torch.zeros_like(out[:, 0]).long()))
 
 
 @pytest.mark.slow
@@ -52,13 +51,7 @@ def test_it_overfits_one_batch():
     model = UNet3d(1, 2, width=2, padded=True)
     x = torch.randn(2, 1, 8, 8, 8)
     y = (functional.avg_pool3d(x, 3, 1, 1)[:, 0] > 0).long()
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(150):
-        loss = sparse_cross_entropy(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss < 0.1
+    assert fitted(model, x, y, sparse_cross_entropy)[-1] < 0.1
 
 
 def test_the_loss_is_pytorchs_weighted_cross_entropy(device):
