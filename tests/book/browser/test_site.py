@@ -1,6 +1,6 @@
 """Every page of the built site, looked at in a real browser: on a screen in light and in dark, and on a phone.
 
-Each page is loaded once in each way of looking; the tests then ask what was seen there.
+Each page is loaded once on a screen and once on a phone; the tests then ask what was seen there.
 """
 
 import json
@@ -24,6 +24,7 @@ EXECUTABLE = [page.name for page in pages(ROOT) if page.executable]
 PHONE_WIDTH = MODES["phone"]["viewport"]["width"]
 CODE_WIDTH = 79  # characters that need no scrolling on a screen
 
+REPORT = {"resultTypes": ["violations"], "preload": False}  # no rule that is asked needs the style sheets fetched again
 # What axe asks: everything in light; elsewhere what can be different there.
 RULES = {
     "light": {},
@@ -89,15 +90,24 @@ LOOK = """(screen) => {
 }""".replace("CODE_WIDTH", str(CODE_WIDTH))
 
 
-# Code is thousands of coloured words, and axe weighs each. One of each kind on each ground is enough: the rest is made invisible.
+# Code is thousands of coloured words, and formulas thousands of boxes; axe weighs each. One of each kind on each ground is
+# enough: other words are made invisible, other formulas become an empty box of their width.
 THIN_OUT = """() => {
-    const met = new Set();
-    for (const word of document.querySelectorAll("pre span:not(:has(*))")) {
-        const style = getComputedStyle(word), grounds = [];
-        for (let box = word; box; box = box.parentElement) grounds.push(getComputedStyle(box).backgroundColor);
-        const kind = [style.color, style.fontSize, style.fontWeight, style.opacity, ...grounds].join();
-        if (met.has(kind)) word.style.visibility = "hidden";
-        met.add(kind);
+    const kind = e => {
+        const style = getComputedStyle(e), grounds = [];
+        for (let box = e; box; box = box.parentElement) grounds.push(getComputedStyle(box).backgroundColor);
+        return [e.tagName, style.color, style.fontSize, style.fontWeight, style.opacity, ...grounds].join();
+    };
+    const met = new Set(), again = e => met.size === met.add(kind(e)).size;
+    const all = selector => [...document.querySelectorAll(selector)];
+    const words = all("pre span:not(:has(*))"), formulas = all("mjx-container:has(*)");
+    words.forEach(word => word.style.visibility = "");  // hidden when the page was in other colours
+    const hidden = words.filter(again), emptied = formulas.filter(again).map(formula => [formula, formula.scrollWidth]);
+    hidden.forEach(word => word.style.visibility = "hidden");
+    for (const [formula, width] of emptied) {
+        const box = document.createElement("span");
+        box.style.cssText = `display: inline-block; height: 1em; width: ${width}px`;
+        formula.replaceChildren(box);
     }
 }"""
 
@@ -114,13 +124,13 @@ class Seen:
 
 @pytest.fixture(scope="session")
 def see(site, contexts):
-    """Look at a page in one of the modes; each is loaded once."""
+    """Look at a page in one of the modes; each is loaded once on a screen, light and then dark, and once on a phone."""
     axe = Axe()
 
     @cache
-    def look(name: str, mode: str) -> Seen:
+    def load(name: str, context: str, modes: tuple[str, ...]) -> dict[str, Seen]:
         errors, elsewhere = [], []
-        page = contexts[mode].new_page()
+        page = contexts[context].new_page()
 
         def requested(request):
             if not request.url.startswith((site, "data:", "blob:")):
@@ -132,14 +142,21 @@ def see(site, contexts):
         page.on("requestfailed", lambda request: errors.append(f"failed: {request.url}"))
         page.on("response", lambda answer: errors.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None)
         visit(page, f"{site}{name}.html")
-        seen = Seen(page.evaluate(LOOK, MODES[mode]["viewport"]["width"]), list(errors), list(elsewhere), [])
-        page.evaluate(THIN_OUT)
-        for violation in axe.run(page, options={"resultTypes": ["violations"], **RULES[mode]}).response["violations"]:
-            if violation["impact"] in ("serious", "critical"):
-                seen.violations += [f"{violation['id']}: {node['html'][:150]} ({node['failureSummary'].splitlines()[-1].strip()[:250]})"
-                                    for node in violation["nodes"]]
+        found = {}
+        for mode in modes:
+            page.emulate_media(color_scheme=MODES[mode]["color_scheme"])
+            page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")  # the theme follows
+            seen = found[mode] = Seen(page.evaluate(LOOK, MODES[mode]["viewport"]["width"]), errors, elsewhere, [])
+            page.evaluate(THIN_OUT)
+            for violation in axe.run(page, options={**REPORT, **RULES[mode]}).response["violations"]:
+                if violation["impact"] in ("serious", "critical"):
+                    seen.violations += [f"{violation['id']}: {node['html'][:150]} ({node['failureSummary'].splitlines()[-1].strip()[:250]})"
+                                        for node in violation["nodes"]]
         page.close()
-        return seen
+        return found
+
+    def look(name: str, mode: str) -> Seen:
+        return (load(name, "phone", ("phone",)) if mode == "phone" else load(name, "light", ("light", "dark")))[mode]
 
     return look
 
