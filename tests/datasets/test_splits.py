@@ -129,3 +129,37 @@ def test_the_paired_interval_refuses_what_it_cannot_use():
         splits.paired_interval([1.0, 2.0], 30)
     with refuses(ValueError, "level"):
         splits.paired_interval([1.0, 2.0], 0.3, level=95)
+
+
+def test_the_crossed_interval_adds_the_variances_of_both_means():
+    difference = np.array([[1.0, 2, 6], [3, 4, 8]])  # means of rows 3, 5 and of columns 2, 3, 7
+    low, high = splits.crossed_interval(difference)
+    half = 12.706205 * (2 / 2 + 7 / 3) ** 0.5  # t table, 1 degree of freedom; variances 2 and 7
+    assert (low, high) == pytest.approx((4 - half, 4 + half), rel=1e-6)
+    assert splits.crossed_interval(torch.tensor(difference)) == pytest.approx((low, high))
+    narrow = splits.crossed_interval(difference, level=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+@pytest.mark.parametrize(("a", "b", "e"), [(1.0, 0.0, 0.0), (0.0, 3.0, 0.3), (0.2, 1.0, 5.0)])
+def test_the_crossed_interval_covers_where_either_half_of_it_may_not(a, b, e):
+    """Standard deviations of sets, test rows and the rest: sets alone, test rows nearly alone, mostly the rest."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(scale=a, size=(1000, 6, 1)) + rng.normal(scale=b, size=(1000, 1, 40))
+    draws = rows + rng.normal(scale=e, size=(1000, 6, 40))
+    ends = np.array([splits.crossed_interval(draw) for draw in draws])
+    cover = ((ends[:, 0] < 0) & (ends[:, 1] > 0)).mean()
+    assert cover > 0.95 - 5 * (0.05 * 0.95 / 1000) ** 0.5  # five standard errors
+    variance = (((ends[:, 1] - ends[:, 0]) / 2 / 2.570582) ** 2).mean()  # t table, 5 degrees of freedom
+    expected = a**2 / 6 + b**2 / 40 + 2 * e**2 / 240  # the last term twice
+    assert variance == pytest.approx(expected, rel=5 * (2 / 5 / 1000) ** 0.5)  # five standard errors at most
+
+
+def test_the_crossed_interval_refuses_what_it_cannot_use():
+    for shape in ((6,), (1, 9), (9, 1), (2, 3, 4)):
+        with refuses(ValueError, r"shape \(sets, test rows\), both at least 2"):
+            splits.crossed_interval(np.ones(shape))
+    with refuses(ValueError, "finite"):
+        splits.crossed_interval(np.array([[1.0, float("inf")], [0.0, 1.0]]))
+    with refuses(ValueError, "level"):
+        splits.crossed_interval(np.ones((2, 2)), level=95)

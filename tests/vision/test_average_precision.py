@@ -118,6 +118,17 @@ def test_judge_does_not_pass_a_detection_on_to_its_second_best_object():
     assert ap.judge(found, (close, torch.tensor([1, 1]))).tolist() == [True, False]
 
 
+def test_suppress_drops_low_scores_and_what_a_better_box_of_the_class_overlaps():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [20, 0, 30, 10]])  # IoU 1/2 of the first two
+    scores = torch.tensor([[0.5, 0.1], [0.9, 0.2], [0.0, 0.7]])
+    found = ap.suppress(boxes, scores, lowest=0.1, overlap=0.4)
+    assert found.labels.tolist() == [0, 1, 1]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.2])
+    assert torch.equal(found.boxes, boxes[[1, 2, 1]])
+    assert len(ap.suppress(boxes, scores, lowest=0.1, overlap=0.5)) == 5
+    assert len(ap.suppress(boxes, scores, lowest=1.0, overlap=0.5)) == 0
+
+
 def test_mean_average_precision_by_hand(device):
     images = [detections([0, 1], [0.9, 0.8], [0, 1]), detections([0], [0.95], [0])]
     images.append(Detections(BOX[:0], torch.zeros(0), torch.zeros(0, dtype=torch.int64)))
@@ -149,3 +160,17 @@ def test_bootstrap_draws_images_and_is_paired_by_the_seed():
     other = ap.bootstrap(images[::-1], truths, 1, repeats=400, seed=0)
     assert torch.allclose(other.sqrt() + shares, torch.ones(400))  # the same draws
     assert torch.equal(ap.bootstrap(images, truths, 1, 7, seed=0), draws[:7])
+
+
+def test_bootstrap_is_the_score_of_the_drawn_images(generator):
+    truths, images = [], []
+    for _ in range(12):  # class 3 is never found, class 4 has no object
+        truths.append((BOX, torch.randint(4, (2,), generator=generator)))
+        boxes = BOX.repeat(2, 1) + torch.randn(4, 4, generator=generator)
+        scores = torch.randint(5, (4,), generator=generator) / 4  # ties, also between images
+        images.append(Detections(boxes, scores, torch.randint(3, (4,), generator=generator)))
+    draws = torch.randint(12, (30, 12), generator=torch.Generator().manual_seed(5)).tolist()
+    direct = [ap.mean_average_precision([images[i] for i in d], [truths[i] for i in d], 5) for d in draws]
+    torch.testing.assert_close(ap.bootstrap(images, truths, 5, 30, seed=5), torch.tensor(direct))
+    with refuses(ValueError, "got a draw with none"):
+        ap.bootstrap(images[:2], [truths[0], (BOX[:0], torch.zeros(0).long())], 5, 30, seed=5)

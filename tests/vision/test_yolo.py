@@ -1,4 +1,3 @@
-import jaxtyping
 import pytest
 import torch
 
@@ -9,6 +8,7 @@ from deepstat.vision.average_precision import mean_average_precision
 from deepstat.vision.backbone import Backbone
 from deepstat.vision.boxes import iou
 from helpers import refuses
+from vision.networks import compiles, gradients_reach_every_parameter
 
 SLIM = (4, 4, 8, 8, 16)
 
@@ -131,18 +131,14 @@ def test_every_parameter_learns_and_one_batch_is_overfitted(device):
     scenes = digit_scenes(8, "train")
     model = network((8, 8, 16, 16, 32)).to(device)
     first = yolo.loss(model(scenes.images.to(device)), yolo.targets(scenes, 8).to(device), 2, 8)
-    first.backward()
-    assert all(p.grad.abs().sum() > 0 for p in model.parameters())
+    gradients_reach_every_parameter(model, first)
     yolo.train(model, scenes, steps=150, seed=0, batch=8)
     found = yolo.detect(model, scenes.images)
     assert mean_average_precision(found, scenes.truths, 10) > 0.8
 
 
 def test_the_network_compiles(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checks cannot be traced
-    torch.compiler.reset()
-    model, images = network().eval(), torch.rand(2, 1, 32, 32)
-    torch.testing.assert_close(torch.compile(model, backend="eager", fullgraph=True)(images), model(images))
+    compiles(network(), torch.rand(2, 1, 32, 32), monkeypatch)
 
 
 class Fixed(yolo.YOLO):

@@ -4,6 +4,7 @@ Chapter: vision/segmentation.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,13 +57,19 @@ def cells(count: int, seed: int, size: int = 64) -> Cells:
     Raises:
         ValueError: if an argument is out of range.
     """
+    return Cells(*simulated(_one, count, seed, size))
+
+
+def simulated(
+    draw: Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]], count: int, seed: int, size: int
+) -> tuple[Float32[Tensor, "n 1 *space"], Int64[Tensor, "n *space"]]:
+    """Images and labels that ``draw`` gives, each with its own random numbers; arguments as of :func:`cells`."""
     for name, value, least in (("count", count, 1), ("seed", seed, 0), ("size", size, 16)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-    drawn = [_one(np.random.default_rng([seed, place]), size) for place in range(count)]
-    images = torch.tensor(np.stack([image for image, _ in drawn]), dtype=torch.float32)
-    labels = torch.tensor(np.stack([label for _, label in drawn]), dtype=torch.int64)
-    return Cells(images.unsqueeze(1), labels)
+    drawn = [draw(np.random.default_rng([seed, place]), size) for place in range(count)]
+    images, labels = (torch.tensor(np.stack(arrays)) for arrays in zip(*drawn, strict=True))
+    return images.float().unsqueeze(1), labels
 
 
 def border_weights(

@@ -106,6 +106,42 @@ def paired_interval(
     return float(values.mean() - half), float(values.mean() + half)
 
 
+def crossed_interval(difference: np.ndarray | Tensor, level: float = 0.95) -> tuple[float, float]:
+    r"""Interval for the mean difference of two methods, fitted on disjoint training sets, tested on the same rows.
+
+    Row :math:`r` of ``difference`` belongs to a training set, column :math:`i` to a test row. Model: two crossed
+    random effects, :math:`d_{ri} = \mu + a_r + b_i + e_{ri}`, all independent with mean zero; the test rows are a
+    sample too. With :math:`R` sets and :math:`n` test rows the variance of the overall mean is
+    :math:`\sigma_a^2/R + \sigma_b^2/n + \sigma_e^2/(Rn)`. It is estimated by the variance of the :math:`R` row means
+    over :math:`R` plus that of the :math:`n` column means over :math:`n`, which counts the last term twice: too long
+    rather than too short. The t distribution with :math:`R - 1` degrees of freedom is an approximation, not a
+    theorem. On the model: Owen, *The Pigeonhole Bootstrap*, Annals of Applied Statistics 1, 2007.
+
+    Where training sets share rows, use :func:`paired_interval`.
+
+    Args:
+        difference: result of one method minus that of the other, such as the difference of their errors on each test
+            row, shape ``(R, n)``, both at least 2.
+        level: confidence level, between 0 and 1.
+
+    Returns:
+        ``(low, high)``, in the units of ``difference``.
+
+    Raises:
+        ValueError: if the shape is another, a difference is not finite, or ``level`` is out of range.
+    """
+    values = np.asarray(difference, dtype=float)
+    if values.ndim != 2 or min(values.shape) < 2:
+        raise ValueError(f"difference must have shape (sets, test rows), both at least 2, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("difference must be finite")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level}")
+    variance = sum(values.mean(axis).var(ddof=1) / values.shape[1 - axis] for axis in (0, 1))
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * variance**0.5
+    return float(values.mean() - half), float(values.mean() + half)
+
+
 def _classes(n: int, labels: Tensor) -> list[Tensor]:
     """The rows of each class."""
     if not isinstance(labels, Tensor):

@@ -12,6 +12,8 @@ from jaxtyping import Float32, Int64, Shaped
 from scipy import ndimage
 from torch import Tensor
 
+from deepstat.datasets.microscopy import simulated
+
 UNLABELLED = -1
 
 
@@ -48,13 +50,7 @@ def volumes(count: int, seed: int, size: int = 32) -> Volumes:
     Raises:
         ValueError: if an argument is out of range.
     """
-    for name, value, least in (("count", count, 1), ("seed", seed, 0), ("size", size, 16)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-    drawn = [_one(np.random.default_rng([seed, place]), size) for place in range(count)]
-    images = torch.tensor(np.stack([image for image, _ in drawn]), dtype=torch.float32)
-    labels = torch.tensor(np.stack([label for _, label in drawn]), dtype=torch.int64)
-    return Volumes(images.unsqueeze(1), labels)
+    return Volumes(*simulated(_one, count, seed, size))
 
 
 def annotate(

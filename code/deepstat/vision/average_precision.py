@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from deepstat.vision.boxes import iou
+from deepstat.vision.boxes import batched_nms, iou
 
 Truth = tuple[Tensor, Tensor]
 
@@ -40,6 +40,26 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+
+def suppress(
+    boxes: Float[Tensor, "n 4"], scores: Float[Tensor, "n classes"], *, lowest: float, overlap: float
+) -> Detections:
+    """Detections of one image: each box as each class, without low scores and without what a better one overlaps.
+
+    Args:
+        boxes: shape ``(n, 4)``.
+        scores: of each box for each class, shape ``(n, classes)``.
+        lowest: lower scores are dropped.
+        overlap: IoU above which the lower of two detections of one class is dropped.
+
+    Returns:
+        The detections that are left, best first.
+    """
+    place, labels = (scores >= lowest).nonzero(as_tuple=True)
+    boxes, scores = boxes[place], scores[place, labels]
+    kept = batched_nms(boxes, scores, labels, overlap)
+    return Detections(boxes[kept], scores[kept], labels[kept])
 
 
 def average_precision(
@@ -179,12 +199,32 @@ def bootstrap(
         Shape ``(repeats,)``.
 
     Raises:
-        ValueError: as :func:`mean_average_precision`.
+        ValueError: as :func:`mean_average_precision`, and if a draw has no object.
     """
     images = _judged(detections, truths, threshold)
+    _mean(images, classes, None)  # refuses what it cannot take
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randint(len(images), (repeats, len(images)), generator=generator)
-    return torch.tensor([_mean([images[i] for i in draw], classes, None) for draw in draws.tolist()])
+    times = torch.stack([torch.bincount(draw, minlength=len(images)) for draw in draws])  # (repeats, images)
+    scores, labels, correct, objects = (torch.cat(column) for column in zip(*images, strict=True))
+    found_in, object_in = (
+        torch.repeat_interleave(torch.arange(len(images)), torch.tensor([len(image[k]) for image in images])) for k in (0, 3)
+    )
+    total, present = torch.zeros(repeats).double(), torch.zeros(repeats)
+    for k in range(classes):
+        positives = times[:, object_in[objects == k]].sum(dim=1)
+        ranked, order = scores[labels == k].sort(descending=True)
+        last = torch.cat([ranked[1:] != ranked[:-1], torch.ones(len(ranked[:1]), dtype=torch.bool)])
+        weight = times[:, found_in[labels == k][order]]  # each detection counts as often as its image was drawn
+        hits = (weight * correct[labels == k][order]).cumsum(dim=1)[:, last]
+        precision = hits / weight.cumsum(dim=1)[:, last].clamp(min=1).double()
+        precision = precision.flip(1).cummax(dim=1).values.flip(1)
+        steps = hits.diff(dim=1, prepend=hits.new_zeros(repeats, 1))
+        total += (steps * precision).sum(dim=1) / positives.clamp(min=1)
+        present += positives > 0
+    if (present == 0).any():
+        raise ValueError("truths must have so many objects that each draw has one, got a draw with none")
+    return (total / present).float()
 
 
 Judged = tuple[Tensor, Tensor, Tensor, Tensor]  # of one image: scores, labels, correct; labels of the objects

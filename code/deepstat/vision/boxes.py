@@ -8,6 +8,7 @@ Chapters: vision/detection, vision/single_shot_detection.
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -153,12 +154,12 @@ def nms(boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], threshold: flo
     kept = order[:0]
     for block in order.split(_BLOCK):
         block = block[(iou(boxes[block], boxes[kept]) <= threshold).all(dim=1)]
-        compatible = (iou(boxes[block], boxes[block]) <= threshold).cpu()
-        alive = torch.ones(len(block), dtype=torch.bool)
+        compatible = (iou(boxes[block], boxes[block]) <= threshold).cpu().numpy()
+        alive = np.ones(len(block), dtype=bool)
         for i in range(len(block)):
             if alive[i]:
                 alive[i + 1 :] &= compatible[i, i + 1 :]
-        kept = torch.cat([kept, block[alive.to(block.device)]])
+        kept = torch.cat([kept, block[torch.from_numpy(alive).to(block.device)]])
     return kept
 
 

@@ -26,7 +26,7 @@ from deepstat.vision.sppnet import SPPNet
 
 WEIGHTS = Path(__file__).parent / "weights"
 CLASSES = 10
-TRAINING, HELD_OUT = 4000, 400  # scenes
+TRAINING, HELD_OUT = 4000, 300  # scenes
 
 
 class LinearStages(nn.Module):

@@ -7,7 +7,7 @@ Chapter: vision/detection.
 """
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 
@@ -37,14 +37,12 @@ def roi_pool(
     """
     _check(features, rois, image, size, stride)
     x1, y1, x2, y2 = (rois / stride).round().long().unbind(1)
-    rows = _bins(y1, y2, size, features.shape[2])  # (r, size, h)
-    columns = _bins(x1, x2, size, features.shape[3])  # (r, size, w)
-    x = features[image]  # (r, c, h, w)
-    outside = torch.finfo(x.dtype).min
-    tall = [x.masked_fill(~rows[:, i, None, :, None], outside).max(dim=2).values for i in range(size)]
-    x = torch.stack(tall, dim=2)  # (r, c, size, w)
-    wide = [x.masked_fill(~columns[:, i, None, None, :], outside).max(dim=3).values for i in range(size)]
-    return torch.stack(wide, dim=3)
+    _, c, h, w = features.shape
+    rows = _bins(y1, y2, size, h) + h * image[:, None, None]  # (r, size, k), the rows of all maps counted through
+    columns = _bins(x1, x2, size, w)
+    cells = w * rows[:, :, None, :, None] + columns[:, None, :, None, :]  # (r, size, size, k, l)
+    maps = features.permute(0, 2, 3, 1).reshape(-1, c)  # one row for each cell
+    return maps[cells.flatten(3)].max(dim=3).values.permute(0, 3, 1, 2)
 
 
 def roi_align(
@@ -82,7 +80,7 @@ def roi_align(
     x1, y1, x2, y2 = (rois / stride).unbind(1)
     rows = _hats(y1, y2, size, samples, features.shape[2]).to(features.dtype)  # (r, size, h)
     columns = _hats(x1, x2, size, samples, features.shape[3]).to(features.dtype)  # (r, size, w)
-    return rows[:, None] @ features[image] @ columns[:, None].mT
+    return torch.einsum("rih,rchw,rjw->rcij", rows, features[image], columns)
 
 
 def warp(
@@ -114,15 +112,15 @@ def warp(
     return roi_align(images, torch.cat([centre - half, centre + half], dim=1), image, size, samples=1)
 
 
-def _bins(start: Int64[Tensor, " r"], end: Int64[Tensor, " r"], size: int, extent: int) -> Bool[Tensor, "r size extent"]:
-    """Which of the cells ``0, ..., extent - 1`` belong to each bin of each region."""
+def _bins(start: Int64[Tensor, " r"], end: Int64[Tensor, " r"], size: int, extent: int) -> Int64[Tensor, "r size k"]:
+    """The cells of each bin of each region, out of ``0, ..., extent - 1``; a short bin repeats its last."""
     start = start.clamp(0, extent - 1)[:, None]  # (r, 1)
     length = end[:, None].clamp(max=extent).sub(start).clamp(min=1)
     i = torch.arange(size, device=start.device)
     low = start + i * length // size  # (r, size)
     high = start - (-(i + 1) * length // size)  # rounded up
-    cell = torch.arange(extent, device=start.device)
-    return (low[..., None] <= cell) & (cell < high[..., None])
+    cell = torch.arange(-(-extent // size) + 1, device=start.device)  # no bin has more
+    return torch.minimum(low[..., None] + cell, high[..., None] - 1)
 
 
 def _hats(

@@ -3,7 +3,6 @@
 Chapter: vision/detection.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -11,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from deepstat import training
+from deepstat.foundations.optimizers import cosine
 
 
 def minimize(
@@ -49,11 +49,11 @@ def minimize(
             raise ValueError(f"{name} must be at least 1, got {value}")
     order = torch.arange(steps * batch) % rows
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01, fused=True)  # faster than a loop
     warm = max(1, steps // 10)
 
     def rate(step: int) -> float:
-        return min((step + 1) / warm, (1 + math.cos(math.pi * step / steps)) / 2)
+        return min((step + 1) / warm, cosine(step, steps))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     settings = {"optimizer": optimizer, "scheduler": schedule, "clip_norm": 10.0, "seed": seed, "progress": False}

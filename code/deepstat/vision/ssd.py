@@ -14,7 +14,7 @@ from deepstat.datasets.scenes import Scenes
 from deepstat.foundations.losses import huber
 from deepstat.vision import anchors, scene_training
 from deepstat.vision import boxes as box
-from deepstat.vision.average_precision import Detections
+from deepstat.vision.average_precision import Detections, suppress
 from deepstat.vision.backbone import Backbone, check_images, convolution
 from deepstat.vision.fast_rcnn import CODE_SCALE
 
@@ -74,7 +74,7 @@ class SSD(nn.Module):
     boxes.
 
     Raises:
-        ValueError: if the side of the coarsest map would not be a whole number, or an image has another size.
+        ValueError: if there is no map, the side of the coarsest would not be a whole number, or an image has another size.
     """
 
     def __init__(
@@ -88,8 +88,10 @@ class SSD(nn.Module):
     ):
         super().__init__()
         levels = len(scales) - 1
+        if levels < 1:
+            raise ValueError(f"scales must be at least two numbers, got {tuple(scales)}")
         coarsest = backbone.stride * 2 ** (levels - 1)
-        if levels < 1 or size < 1 or size % coarsest:
+        if size < 1 or size % coarsest:
             raise ValueError(f"size must be a multiple of {coarsest} for {levels} maps, such as {2 * coarsest}, got {size}")
         self.backbone, self.classes, self.size = backbone, classes, size
         channels = [backbone.channels] + [width] * (levels - 1)
@@ -224,7 +226,7 @@ def detect(
     Args:
         model: asked in evaluation mode, and left in it.
         images: ``(n, c, size, size)``.
-        lowest: lower probabilities are dropped; 0.01 in the paper.
+        lowest: lower probabilities are dropped; 0.01 in the paper, which then keeps 200 detections at most.
         overlap: IoU above which the lower of two detections of one class is dropped.
 
     Returns:
@@ -233,9 +235,5 @@ def detect(
     model.eval()
     scores, codes = (x.float().cpu() for x in model(images.to(next(model.parameters()).device)))
     boxes = box.clip(box.decode(codes * torch.tensor(CODE_SCALE), model.default.cpu()), model.size, model.size)
-    found = []
-    for candidates, score in zip(boxes, scores.softmax(dim=2)[..., :-1], strict=True):
-        place, label = (score >= lowest).nonzero(as_tuple=True)
-        kept = box.batched_nms(candidates[place], score[place, label], label, overlap)
-        found.append(Detections(candidates[place][kept], score[place, label][kept], label[kept]))
-    return found
+    chances = scores.softmax(dim=2)[..., :-1]
+    return [suppress(b, p, lowest=lowest, overlap=overlap) for b, p in zip(boxes, chances, strict=True)]

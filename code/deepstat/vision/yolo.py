@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from deepstat.datasets.scenes import Scenes
 from deepstat.vision import boxes as box
 from deepstat.vision import scene_training
-from deepstat.vision.average_precision import Detections
+from deepstat.vision.average_precision import Detections, suppress
 from deepstat.vision.backbone import Backbone, convolution
 
 
@@ -169,11 +169,6 @@ def detect(
     outputs = model(images.to(next(model.parameters()).device)).float().cpu()
     predicted = outputs[..., : 5 * model.boxes].unflatten(-1, (model.boxes, 5))
     classes = outputs[..., None, 5 * model.boxes :]  # the same for all boxes of a cell
-    every = (predicted[..., :1] * classes).flatten(1, 3)  # (n, rows * columns * boxes, classes)
-    found = []
-    for boxes, scores in zip(to_boxes(predicted[..., 1:], model.backbone.stride).flatten(1, 3), every, strict=True):
-        place, label = (scores >= lowest).nonzero(as_tuple=True)
-        candidates, score = box.clip(boxes[place], height, width), scores[place, label]
-        kept = box.batched_nms(candidates, score, label, overlap)
-        found.append(Detections(candidates[kept], score[kept], label[kept]))
-    return found
+    scores = (predicted[..., :1] * classes).flatten(1, 3)  # (n, rows * columns * boxes, classes)
+    boxes = box.clip(to_boxes(predicted[..., 1:], model.backbone.stride).flatten(1, 3), height, width)
+    return [suppress(b, s, lowest=lowest, overlap=overlap) for b, s in zip(boxes, scores, strict=True)]
