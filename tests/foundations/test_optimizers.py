@@ -168,6 +168,7 @@ def test_other_dtypes_stay_what_they_are(kind, settings, device):
         assert path.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALGORITHMS)
 def test_it_works_under_torch_compile(kind, monkeypatch):
     """The eager backend traces and needs no C++ compiler; the run-time checks of shapes cannot be traced."""

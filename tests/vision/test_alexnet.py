@@ -79,6 +79,7 @@ def test_one_batch(kind, size):
     overfits(kind(filters=(16, 16, 16, 16, 16), units=64, classes=4), x, y, steps=40, rate=3e-3)
 
 
+@pytest.mark.slow
 @both
 def test_compiles(kind, size, monkeypatch):
     torch.manual_seed(0)

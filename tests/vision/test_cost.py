@@ -24,6 +24,7 @@ FULL_SIZE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("build", "size"), FULL_SIZE.values(), ids=list(FULL_SIZE))
 def test_multiply_adds_are_half_of_pytorchs_flops(build, size):
     """PyTorch counts an operation for each multiplication and one for each addition."""

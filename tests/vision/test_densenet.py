@@ -15,6 +15,7 @@ def batch(rows=4, size=32):
     return torch.randn(rows, 3, size, size, generator=generator), torch.arange(rows) % 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "count"), COUNTS.items())
 def test_parameters_and_layers(depth, count):
     with torch.device("meta"):

@@ -53,6 +53,7 @@ def test_compilation(monkeypatch):
     torch.testing.assert_close(compiled(*fixed), model(*fixed))
 
 
+@pytest.mark.slow
 def test_gradients_reach_all_and_one_batch_is_learned():
     scenes = digit_scenes(4, "train", most=2)
     some = [torch.cat([truth - 14, truth + 9]) for truth in scenes.boxes]
@@ -101,6 +102,7 @@ def toy():
     return scenes, some, features(some), features(both)
 
 
+@pytest.mark.slow
 def test_linear_stages_on_features_that_say_all(toy):
     scenes, some, alone, both = toy
     heads = rcnn.fit_heads(both, scenes, some, c=10.0, alpha=1e-6)

@@ -60,6 +60,7 @@ def test_moving_a_box_by_less_than_a_cell_changes_align_but_not_pooling(generato
     assert (aligned[0] - aligned[1]).abs().max() > 0.1
 
 
+@pytest.mark.slow
 def test_gradients(generator):
     features, rois, image = some(generator, count=3)
     features.requires_grad_()

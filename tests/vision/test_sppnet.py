@@ -54,6 +54,7 @@ def test_training_leaves_the_convolutions_and_their_averages_alone():
         assert same == name.startswith("backbone"), name
 
 
+@pytest.mark.slow
 def test_compilation(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checks cannot be traced
     torch.compiler.reset()

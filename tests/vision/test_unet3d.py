@@ -73,6 +73,7 @@ def test_unlabelled_voxels_get_no_gradient():
     assert (logits.grad[:, :, 1].abs() > 0).all()
 
 
+@pytest.mark.slow
 def test_network_and_loss_compile(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the run-time checks cannot be traced
     torch.manual_seed(0)
