@@ -1,4 +1,4 @@
-"""Fixtures of the browser's tests: the site on localhost, one Chromium, and one context for each way of looking."""
+"""Fixtures of the browser's tests: the site on localhost, one Chromium, and one context for each way of loading a page."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from looking import MODES, SITE, browsing, serving  # noqa: E402
+from looking import LOADED, MODES, SITE, browsing, serving  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +24,8 @@ def browser():
 
 @pytest.fixture(scope="session")
 def contexts(browser):
-    """One browser context for each way of looking."""
-    opened = {mode: browser.new_context(**settings) for mode, settings in MODES.items()}
+    """One browser context for each way of loading a page."""
+    opened = {name: browser.new_context(**MODES[name]) for name in LOADED}
     for context in opened.values():
         context.set_default_timeout(10_000)
         context.set_default_navigation_timeout(60_000)

@@ -22,6 +22,9 @@ MODES = {
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light", "is_mobile": True, "has_touch": True},
 }
 
+# How a page is loaded, and how that load is looked at: a page that is there in light takes the dark colours by itself.
+LOADED = {"light": ("light", "dark"), "phone": ("phone",)}
+
 # Everything that a reader can open, opened, for what is hidden is not checked; and at once, for half faded in is too pale.
 OPEN_ALL = """() => {
     document.head.append(Object.assign(document.createElement("style"),

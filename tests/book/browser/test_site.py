@@ -15,7 +15,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from looking import MODES, ROOT, SITE, visit
+from looking import LOADED, MODES, ROOT, SITE, visit
 
 from book import pages
 
@@ -128,7 +128,7 @@ def see(site, contexts):
     axe = Axe()
 
     @cache
-    def load(name: str, context: str, modes: tuple[str, ...]) -> dict[str, Seen]:
+    def load(name: str, context: str) -> dict[str, Seen]:
         errors, elsewhere = [], []
         page = contexts[context].new_page()
 
@@ -143,7 +143,7 @@ def see(site, contexts):
         page.on("response", lambda answer: errors.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None)
         visit(page, f"{site}{name}.html")
         found = {}
-        for mode in modes:
+        for mode in LOADED[context]:
             page.emulate_media(color_scheme=MODES[mode]["color_scheme"])
             page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")  # the theme follows
             seen = found[mode] = Seen(page.evaluate(LOOK, MODES[mode]["viewport"]["width"]), errors, elsewhere, [])
@@ -156,7 +156,7 @@ def see(site, contexts):
         return found
 
     def look(name: str, mode: str) -> Seen:
-        return (load(name, "phone", ("phone",)) if mode == "phone" else load(name, "light", ("light", "dark")))[mode]
+        return load(name, next(context for context, modes in LOADED.items() if mode in modes))[mode]
 
     return look
 
