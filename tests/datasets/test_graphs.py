@@ -47,3 +47,33 @@ def test_the_edges_are_those_of_pytorch_geometric():
 
     club, theirs = graphs.karate_club(), KarateClub()[0]
     assert set(map(tuple, club.edge_index.T.tolist())) == set(map(tuple, theirs.edge_index.T.tolist()))
+
+
+def test_southern_women_has_the_published_sizes():
+    women = graphs.southern_women()
+    assert women.attended.shape == (18, 14)
+    assert women.attended.dtype == torch.int64
+    assert women.attended.sum() == 89
+    assert set(women.attended.unique().tolist()) == {0, 1}
+    assert (len(women.actors), len(women.events)) == (18, 14)
+    assert women.dates.shape == (14, 2)
+    assert all([women.source, women.licence])
+    assert repr(women) == "Affiliation(18 actors, 14 events, 89 edges)"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        women.events = ()
+
+
+def test_southern_women_is_the_published_table():
+    women = graphs.southern_women()
+    assert women.attended.sum(1).tolist() == [8, 7, 8, 7, 4, 4, 4, 3, 4, 4, 4, 6, 7, 8, 5, 2, 2, 2]
+    assert women.attended.sum(0).tolist() == [3, 3, 6, 4, 8, 8, 10, 14, 12, 5, 4, 6, 3, 3]
+    assert women.actors[0] == "Evelyn Jefferson"
+    assert women.attended[0].tolist() == [1, 1, 1, 1, 1, 1, 0, 1, 1, 0, 0, 0, 0, 0]
+    assert torch.equal(women.attended[16], women.attended[17])  # Olivia Carleton and Flora Price
+    months, days = women.dates.T
+    assert months.min() == 2
+    assert months.max() == 11
+    assert days.max() == 27
+    assert women.dates[women.events.index("E8")].tolist() == [9, 16]
+    order = (100 * months + days).argsort().tolist()
+    assert [women.events[event] for event in order[:3]] == ["E11", "E5", "E2"]

@@ -1,0 +1,1 @@
+"""Graphs and sets. Chapters: graphs/."""
