@@ -6,10 +6,10 @@ import torch
 from deepstat.datasets import molecules
 from helpers import refuses
 
-pytest.importorskip("rdkit")
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
+@pytest.mark.slow
 def test_the_grammar_gives_distinct_molecules_that_rdkit_accepts():
     from rdkit import Chem
 
@@ -20,6 +20,7 @@ def test_the_grammar_gives_distinct_molecules_that_rdkit_accepts():
     assert all(Chem.CanonSmiles(text) == text for text in sample)
 
 
+@pytest.mark.slow
 def test_atoms_bonds_and_label_are_rdkits():
     from rdkit import Chem
     from rdkit.Chem import Crippen
@@ -51,12 +52,14 @@ def test_known_values():
     assert Crippen.MolLogP(Chem.MolFromSmiles("c1ccccc1")) == pytest.approx(6 * 0.2811, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_molecules():
     first, again, other = ([graph.smiles for graph in molecules.molecules(6, seed)] for seed in (0, 0, 1))
     assert first == again
     assert first != other
 
 
+@pytest.mark.slow
 def test_bad_input_is_refused():
     for graphs in (1, 5000):
         with refuses(ValueError, f"graphs must be between 2 and 1860, the number of molecules, got {graphs}"):

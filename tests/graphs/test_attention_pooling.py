@@ -62,6 +62,7 @@ def test_weights_add_up_to_one_for_large_scores_too(generator):
     torch.testing.assert_close(total, torch.tensor([1.0, 1, 0, 1, 0], dtype=torch.float64))
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_small_dtypes_gradients_compiled_and_empty(kind, dtype, generator, device, monkeypatch):
@@ -77,6 +78,7 @@ def test_small_dtypes_gradients_compiled_and_empty(kind, dtype, generator, devic
     assert pool(x[:0], batch[:0], 2).tolist() == [[0.0] * 4] * 2
 
 
+@pytest.mark.slow
 @both
 def test_it_fits_a_batch(kind, generator):
     torch.manual_seed(0)

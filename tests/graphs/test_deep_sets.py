@@ -77,6 +77,7 @@ def test_it_runs_in_small_dtypes_with_gradients_for_all_parameters(how, dtype, d
         assert all(p.grad.abs().sum() > 0 for p in model.parameters())
 
 
+@pytest.mark.slow
 @every_pool
 def test_it_overfits_one_batch(how):
     torch.manual_seed(0)
@@ -92,6 +93,7 @@ def test_it_overfits_one_batch(how):
     assert loss.item() < 0.02
 
 
+@pytest.mark.slow
 @every_pool
 def test_both_models_compile_without_breaks(how, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checks cannot be traced

@@ -106,6 +106,7 @@ def test_gradients_are_numerical_ones(generator):
     assert torch.autograd.gradcheck(lambda x, s: tuple(diff_pool(x[pick], a[pick], s[pick], mask[pick])), (x, logits))
 
 
+@pytest.mark.slow
 def test_it_compiles_whole_and_fits_a_partition(generator, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checks cannot be traced
     torch.manual_seed(0)

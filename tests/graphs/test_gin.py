@@ -112,6 +112,7 @@ def test_gradients_reach_every_parameter_in_every_precision(dtype, device, gener
     assert layer.epsilon.grad.abs() > 0
 
 
+@pytest.mark.slow
 def test_one_batch_is_overfitted(generator, device):
     torch.manual_seed(0)
     x, edges, batch, graphs = (v.to(device) if isinstance(v, torch.Tensor) else v for v in batch_of(generator))
@@ -125,6 +126,7 @@ def test_one_batch_is_overfitted(generator, device):
     assert loss < 0.05
 
 
+@pytest.mark.slow
 def test_compiled(generator, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the run-time checks cannot be traced
     torch.compiler.reset()

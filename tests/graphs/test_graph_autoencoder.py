@@ -71,6 +71,7 @@ def test_the_encoder_is_its_formula_and_equivariant(generator):
     torch.testing.assert_close(plain(moved, place[EDGES])[place], mean, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_small_dtypes_gradients_and_compiled(dtype, generator, device, monkeypatch):
     torch.manual_seed(0)
@@ -107,6 +108,7 @@ def test_the_losses_are_their_formulas(generator):
     torch.testing.assert_close(model.loss(x, EDGES, absent), expected)
 
 
+@pytest.mark.slow
 def test_it_fits_a_graph(generator):
     """Three cliques: the codes separate all edges from all absent pairs."""
     torch.manual_seed(0)

@@ -84,6 +84,7 @@ def test_graphs_of_a_batch_do_not_touch(generator):
     assert not torch.equal(before[2][1], after[2][1])
 
 
+@pytest.mark.slow
 def test_dtypes_gradients_compilation_and_empty_graphs(generator, device, monkeypatch):
     block = made(torch.float32).to(device)
     arguments = [t.to(device) for t in inputs(generator, torch.float32)]
@@ -104,6 +105,7 @@ def test_dtypes_gradients_compilation_and_empty_graphs(generator, device, monkey
         assert (part.float() - wide).abs().max() < 0.1
 
 
+@pytest.mark.slow
 def test_it_fits_one_batch(generator):
     """A target of each level, from all three kinds of features."""
     torch.manual_seed(0)

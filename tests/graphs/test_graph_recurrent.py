@@ -87,6 +87,7 @@ def test_equivariant(generator):
     torch.testing.assert_close(again, model(x, edges), rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_small_dtypes_gradients_compiled_and_empty(dtype, generator, device, monkeypatch):
     model = made(GraphGRU, 3, 4, 2, dtype=dtype).to(device)
@@ -102,6 +103,7 @@ def test_small_dtypes_gradients_compiled_and_empty(dtype, generator, device, mon
     assert model(x[:, :0], [graph[:, :0] for graph in edges]).shape == (4, 0, 2)
 
 
+@pytest.mark.slow
 def test_it_fits_a_series(generator):
     torch.manual_seed(0)
     model = GraphGRU(3, 32, 2)

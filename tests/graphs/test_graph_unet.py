@@ -109,6 +109,7 @@ def test_small_dtypes_gradients_and_empty_graphs(dtype, generator, device):
     assert model(x[:0], none, BATCH[:0].to(device), 1).shape == (0, 2)
 
 
+@pytest.mark.slow
 def test_it_fits_a_batch(generator):
     torch.manual_seed(0)
     model = GraphUNet(3, 64, 2, 2)

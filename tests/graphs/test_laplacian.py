@@ -226,6 +226,7 @@ def test_smoothness_compiles_and_runs_in_small_dtypes(dtype, device, monkeypatch
         assert smoothness(x, edges).item() == 48
 
 
+@pytest.mark.slow
 def test_conductance_is_networkxs_and_cheegers_inequality_holds():
     for seed in range(4):
         graph, edge_index, edge_weight = random_graph(8, 0.5, seed)

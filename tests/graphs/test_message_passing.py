@@ -254,6 +254,7 @@ def test_every_layer_sees_neighbours_only(layer, generator):
     assert ((y - z)[2:].abs().amax(1) > 1e-3).all()
 
 
+@pytest.mark.slow
 @every_layer
 def test_every_layer_in_small_dtypes_under_autocast_and_compiled(layer, generator, device, monkeypatch):
     model = made(layer).to(device)
@@ -269,6 +270,7 @@ def test_every_layer_in_small_dtypes_under_autocast_and_compiled(layer, generato
     assert (small.float() - y).abs().max() < 0.05 * y.abs().max()
 
 
+@pytest.mark.slow
 @every_layer
 def test_every_layer_fits_a_batch_by_all_its_parameters(layer, generator, device):
     edges = torch.randint(20, (2, 60), generator=generator).to(device)

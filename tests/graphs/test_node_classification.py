@@ -19,6 +19,7 @@ def test_it_is_adam():
     assert last == pytest.approx(3 * (start - 0.1), abs=1e-5)  # before the last step
 
 
+@pytest.mark.slow
 def test_the_decay_pulls_to_zero():
     point = nn.Linear(1, 1, bias=False)
     nn.init.constant_(point.weight, 2.0)

@@ -93,6 +93,7 @@ def test_it_runs_in_small_dtypes_with_gradients_for_all_parameters(dtype, device
     assert all(p.grad.abs().sum() > 0 for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_it_overfits_one_batch():
     torch.manual_seed(0)
     model = PINE((3, 2), 1)
@@ -107,6 +108,7 @@ def test_it_overfits_one_batch():
     assert loss.item() < 0.02
 
 
+@pytest.mark.slow
 def test_it_compiles_without_breaks(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checks cannot be traced
     torch._dynamo.reset()

@@ -71,6 +71,7 @@ def test_parameters_are_counted():
     assert sum(p.numel() for p in RelationalGCNConv(16, 8, 10, 2).parameters()) == 16 * 8 + 8 + 2 * 16 * 8 + 10 * 2
 
 
+@pytest.mark.slow
 @with_bases
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_small_dtypes_gradients_compiled_and_empty(bases, dtype, generator, device, monkeypatch):
@@ -87,6 +88,7 @@ def test_small_dtypes_gradients_compiled_and_empty(bases, dtype, generator, devi
     assert layer(x[:0], edges[:, :0], types[:0]).shape == (0, 3)
 
 
+@pytest.mark.slow
 @with_bases
 def test_it_fits_a_batch(bases, generator):
     layer = made(bases, 8, 4, torch.float32)

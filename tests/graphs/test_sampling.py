@@ -88,6 +88,7 @@ def test_full_blocks_reach_the_neighbourhood(layers):
             assert torch.equal(lower.targets, upper.sources)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sampling.KINDS)
 def test_node_sampling_is_unbiased_with_the_variance_of_simple_random_sampling(kind, generator):
     op, seeds, k = sampling.operator(EDGES, 40, kind), torch.arange(40), 3
@@ -135,6 +136,7 @@ def test_a_large_fanout_is_the_whole_neighbourhood(generator):
         torch.testing.assert_close(dense_block(some, 40), dense_block(every, 40))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [1.0, 2.0])
 def test_layer_sampling_is_unbiased_with_the_variance_of_the_proposition(power, generator):
     op, seeds, t = sampling.operator(EDGES, 40), torch.arange(40), 12
@@ -189,6 +191,7 @@ def test_an_induced_block_is_the_subgraph(generator):
     assert torch.equal(scaled.sources, nodes.sort().values)
 
 
+@pytest.mark.slow
 def test_edge_sampling_undoes_its_probabilities(generator):
     op = sampling.operator(EDGES, 40)
     sampler = EdgeSampler(op, budget=30.0)
@@ -223,6 +226,7 @@ def test_edge_sampling_undoes_its_probabilities(generator):
     within_standard_errors(torch.stack(losses), h[:-1].sum())
 
 
+@pytest.mark.slow
 def test_edge_sampling_has_the_variance_of_independent_draws(generator):
     """Undivided by p_v: each row is a sum over edges of Bernoulli(p)/p times a constant."""
     op = sampling.operator(EDGES, 40)

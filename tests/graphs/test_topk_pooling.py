@@ -118,6 +118,7 @@ def test_small_dtypes_keep_the_right_number(dtype, device):
     assert x.grad.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # Dynamo's, at a break
 def test_it_compiles_with_breaks_and_fits_a_batch(generator, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checks cannot be traced

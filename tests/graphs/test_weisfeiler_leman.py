@@ -202,6 +202,7 @@ def test_the_subtree_kernel_of_a_worked_example():
     assert (x @ x.T).toarray().tolist() == [[9 + 5, 9 + 3], [9 + 3, 9 + 9]]
 
 
+@pytest.mark.slow
 def test_fractional_distance_is_equivalence_under_refinement():
     """All connected graphs with five nodes in networkx's atlas, and six-node ones with equal degrees."""
     atlas = [g for g in nx.graph_atlas_g() if len(g) == 5]
