@@ -19,6 +19,7 @@ def uninterrupted():
     return train_until(12, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [[12], [1, 12], [5, 6, 12], [12, 12]])
 def test_training_in_parts_is_training_at_once(tmp_path, uninterrupted, parts):
     for epochs in parts:

@@ -92,6 +92,7 @@ def test_a_scene_shows_digits_of_its_own_split(split):
         assert min(map(distance, digits)) < min(map(distance, other))
 
 
+@pytest.mark.slow
 def test_seeds_splits_and_counts():
     first = digit_scenes(5, "test", seed=1)
     again = digit_scenes(8, "test", seed=1)

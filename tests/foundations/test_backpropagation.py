@@ -101,6 +101,7 @@ def test_a_gradient_by_hand():
     assert [v.item() for v in (*g.weights, *g.biases)] == [24, 10, 8, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_it_follows_the_dtype_and_runs_under_compile_and_autocast(dtype, monkeypatch):
     weights, biases = network((3, 5, 2), dtype=dtype)

@@ -141,6 +141,7 @@ def test_orthogonal_is_pytorchs(shape):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_the_orthogonal_matrix_is_haar():
     """Moments of an entry and of the trace; QR without the sign correction fails the trace by far."""
     generator, n, draws = torch.Generator().manual_seed(0), 4, 4000
@@ -217,6 +218,7 @@ def test_gaussian_means_in_closed_form(function, exact, variance):
     assert gaussian_mean(function, variance) == pytest.approx(exact(variance), rel=1e-11, abs=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("variance", [0.1, 1.0, 30.0, 400.0])
 def test_both_maps_against_scipys_quadrature(name, variance):

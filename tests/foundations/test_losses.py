@@ -559,6 +559,7 @@ CALLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(CALLS))
 def test_one_graph_under_torch_compile_without_the_checks_of_values(name, generator, monkeypatch):
     """The eager backend traces and needs no C++ compiler; the run-time checks of shapes cannot be traced."""

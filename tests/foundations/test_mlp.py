@@ -57,6 +57,7 @@ def test_it_follows_dtype_and_leading_axes_and_trains_an_activation():
     assert len(list(model.parameters())) == 5
 
 
+@pytest.mark.slow
 def test_it_is_captured_as_one_graph_by_torch_compile(monkeypatch):
     """The eager backend traces and needs no C++ compiler; the run-time checks of shapes cannot be traced."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

@@ -56,6 +56,7 @@ def walk(optimizer, ours, generator, steps, start=0):
     return torch.stack(path)
 
 
+@pytest.mark.slow
 @every_variant
 def test_it_takes_pytorchs_steps_in_two_groups(kind, settings, device):
     theirs = getattr(torch.optim, kind.__name__)
@@ -138,6 +139,7 @@ def test_the_slides_averages_are_the_buffers():
             phi = phi - alpha * m
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALGORITHMS)
 def test_it_trains_in_fit_with_a_schedule_and_from_a_checkpoint(kind, tmp_path, generator):
     x = torch.randn(60, 3, generator=generator)

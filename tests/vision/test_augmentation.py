@@ -62,6 +62,7 @@ def test_the_generator_decides_and_the_global_one_where_there_is_none(transform,
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 @every
 def test_it_compiles(transform, pictures, monkeypatch):
     """The eager backend traces and needs no C++ compiler; the run-time checks of shapes cannot be traced."""

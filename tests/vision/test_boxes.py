@@ -135,6 +135,7 @@ def brute_force(given, scores, threshold):
     return kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("n", [0, 1, 40, 700])  # 700 are three blocks
 def test_nms_is_the_brute_force_reference(n, threshold, generator, device):

@@ -32,6 +32,7 @@ def test_the_recorded_score_is_that_of_the_weights(name):
     assert detectors.score(name, model, scenes) == pytest.approx(recorded, abs=0.005)  # another CPU rounds otherwise
 
 
+@pytest.mark.slow
 @every_detector
 def test_a_loaded_detector_finds_digits(name):
     scenes = digit_scenes(12, "test", seed=5)
@@ -46,6 +47,7 @@ def test_loading_leaves_the_random_numbers_alone():
         detectors.load("dpm")
 
 
+@pytest.mark.slow
 def test_r_cnns_last_stages_as_buffers_are_those_of_the_library():
     model = detectors.RECIPES["rcnn"].build()
     scenes = digit_scenes(60, "train")

@@ -17,6 +17,7 @@ def regions():
     return torch.rand(2, 1, 64, 72), torch.tensor([[0.0, 0, 20, 20], [10, 5, 40, 60], [2, 2, 12, 12]]), torch.tensor([0, 0, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("align", [False, True])
 def test_shapes_devices_dtypes_compilation(align, device, monkeypatch):
     model = narrow(align=align).to(device).eval()

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -44,6 +45,7 @@ def test_every_device_and_dtype(device):
     runs_in(HighwayNetwork(6, 8, 5, 4), batch()[0], 4, device)
 
 
+@pytest.mark.slow
 def test_gradients_and_one_batch():
     torch.manual_seed(0)
     model, (x, y) = HighwayNetwork(6, 16, 10, 4), batch()

@@ -151,6 +151,7 @@ def test_each_keeps_dtype_and_device_and_has_finite_gradients(pool, dtype, devic
     assert x.grad.isfinite().all()
 
 
+@pytest.mark.slow
 @every
 def test_each_compiles_in_one_graph(pool, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the run-time checks cannot be traced

@@ -43,6 +43,7 @@ def test_each_region_goes_through_the_network_by_itself():
     assert moved.tolist() == [False, True, False, False]
 
 
+@pytest.mark.slow
 def test_compilation(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checks cannot be traced
     torch.compiler.reset()
@@ -113,6 +114,7 @@ def test_linear_stages_on_features_that_say_all(toy):
     assert mean_average_precision(rough, scenes.truths, 10, threshold=0.3) > 0.95
 
 
+@pytest.mark.slow
 def test_the_svms_never_see_proposals_that_overlap_an_object(toy):
     scenes, some, _, (pooled, hidden) = toy
     rows = []

@@ -40,6 +40,7 @@ def test_parameters_operations_and_layers(depth, count):
     assert stages == [56, 28, 14, 7]
 
 
+@pytest.mark.slow
 def test_the_stride_in_the_second_convolution_costs_more():
     with torch.device("meta"):
         tables = [layer_table(ResNet(50, stride_in=k), (1, 3, 224, 224)) for k in (1, 2)]

@@ -140,6 +140,7 @@ def test_every_parameter_learns_and_one_batch_is_overfitted(device):
     assert mean_average_precision(found, scenes.truths, 10) > 0.8
 
 
+@pytest.mark.slow
 def test_the_network_compiles(monkeypatch):
     compiles(network(), torch.rand(2, 1, 64, 64), monkeypatch)
 

@@ -33,6 +33,7 @@ def test_its_maps_are_those_of_figure_2():
     assert seen == [(512, 14, 18), (256, 20, 28), (128, 32, 48)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_parameter_gets_a_gradient(padded, dtype, device):
